@@ -1,0 +1,58 @@
+// Package dns is the service that owns DNS accounts and the sets of TXT records that prove control of names. It is the only one that talks to DNS
+// providers; credentials never leave it.
+package dns
+
+import (
+	"context"
+	"path/filepath"
+
+	dnsv1 "github.com/certwright/certwright/api/certwright/dns/v1"
+	"github.com/certwright/certwright/services/dns/internal/adapters/rfc2136"
+	"github.com/certwright/certwright/services/dns/internal/app"
+	"github.com/certwright/certwright/services/dns/internal/domain"
+	"github.com/certwright/certwright/services/dns/internal/transport/consumer"
+	grpctransport "github.com/certwright/certwright/services/dns/internal/transport/grpc"
+	"github.com/certwright/certwright/shared/once"
+	"github.com/certwright/certwright/shared/outbox"
+	"github.com/certwright/certwright/shared/seal"
+	"github.com/certwright/certwright/shared/service"
+	"github.com/certwright/certwright/shared/worker"
+)
+
+// Run runs the service until ctx ends or a part of it fails.
+func Run(ctx context.Context, p *service.Platform, cfg Config) error {
+	if cfg.KEKFile == "" {
+		cfg.KEKFile = filepath.Join(p.DataDir, "kek.pem")
+	}
+	sealer, err := seal.OpenKEK(ctx, p.Store, cfg.KEKFile, "dns")
+	if err != nil {
+		return err
+	}
+	requests, err := once.Open(ctx, p.Outbox)
+	if err != nil {
+		return err
+	}
+	accounts, err := outbox.Open[app.StoredAccount](ctx, p.Outbox, app.AccountsSpec())
+	if err != nil {
+		return err
+	}
+	sets, err := outbox.Open[domain.RecordSet](ctx, p.Outbox, app.SetsSpec())
+	if err != nil {
+		return err
+	}
+	a := &app.App{
+		Accounts: accounts, Sets: sets, Requests: requests, Sealer: sealer, Clock: p.Clock, Logger: p.Logger, Timeout: cfg.Timeout,
+		Kinds: map[string]app.Kind{rfc2136.Name: rfc2136.Kind{Clock: p.Clock}},
+	}
+	dnsv1.RegisterDNSServiceServer(p.Server, &grpctransport.Server{App: a})
+	if err := p.Bus.Consume(consumer.Records(a)); err != nil {
+		return err
+	}
+	w := worker.New(worker.Config[domain.RecordSet]{
+		Name: "dns-records", Coll: sets, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter,
+		Step: a.Step, Concurrency: cfg.Workers,
+	})
+	p.Go("record sets", w.Run)
+	p.Go("janitor", a.Janitor)
+	return p.Serve(ctx)
+}

@@ -1,0 +1,267 @@
+// Package rfc2136 writes TXT records by signed dynamic updates (RFC 2136, RFC 8945), and reads them back from the same server.
+//
+// One update takes out what is to go and puts in what is to be there, record by record; it never deletes a whole RRset, since other values
+// at the name may be somebody else's.
+package rfc2136
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	mdns "github.com/miekg/dns"
+
+	"github.com/certwright/certwright/services/dns/internal/app"
+	"github.com/certwright/certwright/services/dns/internal/domain"
+	"github.com/certwright/certwright/shared/clock"
+	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/secret"
+)
+
+// Name of the provider.
+const Name = "rfc2136"
+
+// The settings of an account.
+const (
+	SettingServer    = "server"         // host:port
+	SettingKeyName   = "tsig_key_name"  // lower case, no dot at the end
+	SettingAlgorithm = "tsig_algorithm" // hmac-sha256, …
+)
+
+const defaultAlgorithm = "hmac-sha256"
+
+// fudge is how far the clocks may differ, in seconds (RFC 8945 section 10).
+const fudge = 300
+
+var algorithms = map[string]string{
+	"hmac-sha1": mdns.HmacSHA1, "hmac-sha224": mdns.HmacSHA224, "hmac-sha256": mdns.HmacSHA256, "hmac-sha384": mdns.HmacSHA384, "hmac-sha512": mdns.HmacSHA512,
+}
+
+// Kind is the provider. Its clock must be the wall clock, for the name server compares it with its own.
+type Kind struct{ Clock clock.Clock }
+
+var _ app.Kind = Kind{}
+
+// Check implements app.Kind.
+func (Kind) Check(in map[string]string, credential secret.Value) (map[string]string, []errs.Field) {
+	var wrong []errs.Field
+	fail := func(field, format string, args ...any) {
+		wrong = append(wrong, errs.Field{Name: field, Msg: fmt.Sprintf(format, args...)})
+	}
+	out := map[string]string{}
+
+	server := strings.TrimSpace(in[SettingServer])
+	if server != "" && !strings.Contains(server, ":") {
+		server += ":53"
+	}
+	host, port, err := net.SplitHostPort(server)
+	if n, portErr := strconv.Atoi(port); err != nil || portErr != nil || n < 1 || n > 65535 || host == "" {
+		fail("server", "%q given; give the zone's primary name server as host:port, e.g. ns1.example.org:53 or [2001:db8::53]:53", in[SettingServer])
+	}
+	out[SettingServer] = server
+
+	name, why := domain.Name(in[SettingKeyName])
+	if why != "" {
+		fail("tsigKeyName", "%q %s; give the name of the key as the name server's configuration has it", in[SettingKeyName], why)
+	}
+	out[SettingKeyName] = name
+
+	algorithm := strings.TrimSuffix(strings.ToLower(in[SettingAlgorithm]), ".")
+	if algorithm == "" {
+		algorithm = defaultAlgorithm
+	}
+	if algorithms[algorithm] == "" {
+		fail("tsigAlgorithm", "%q given, allowed: %s", in[SettingAlgorithm], names())
+	}
+	out[SettingAlgorithm] = algorithm
+
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(credential.Reveal()))
+	switch {
+	case credential.IsZero():
+		fail("tsigSecret", "is required: the secret of the key in base64, as tsig-keygen prints it")
+	case err != nil || len(key) == 0:
+		fail("tsigSecret", "is not base64; give the secret of the key as tsig-keygen prints it, without quotes")
+	}
+	return out, wrong
+}
+
+func names() string {
+	all := make([]string, 0, len(algorithms))
+	for n := range algorithms {
+		all = append(all, n)
+	}
+	sort.Strings(all)
+	return strings.Join(all, ", ")
+}
+
+// Open implements app.Kind.
+func (k Kind) Open(settings map[string]string, credential secret.Value) (app.Provider, error) {
+	return &provider{
+		clock: k.Clock, server: settings[SettingServer], algorithm: settings[SettingAlgorithm],
+		keyName: settings[SettingKeyName], secret: credential,
+	}, nil
+}
+
+type provider struct {
+	clock     clock.Clock
+	server    string
+	keyName   string // no dot at the end
+	algorithm string
+	secret    secret.Value
+}
+
+// Server implements app.Provider.
+func (p *provider) Server() string { return p.server }
+
+// Apply implements app.Provider with one update message.
+func (p *provider) Apply(ctx context.Context, zone, fqdn string, want, drop []string, ttl time.Duration) error {
+	m := new(mdns.Msg)
+	m.SetUpdate(mdns.Fqdn(zone))
+	m.Remove(records(fqdn, drop, ttl))
+	m.Insert(records(fqdn, want, ttl))
+	key := mdns.Fqdn(p.keyName)
+	m.SetTsig(key, algorithms[p.algorithm], fudge, p.clock.Now().Unix())
+	c := client()
+	c.TsigSecret = map[string]string{key: strings.TrimSpace(p.secret.Reveal())}
+	answer, err := p.exchange(ctx, c, m)
+	if answer == nil {
+		return err
+	}
+	// An answer to a refused signature cannot be signed by the key, so what it says comes before the error of its own signature.
+	if refused := p.judge(answer, zone, fqdn); refused != nil {
+		return refused
+	}
+	if err != nil {
+		return errs.New(errs.Timeout, domain.ReasonTSIGRefused, "the name server %s answered an update with a signature that the TSIG key %q (%s) did not make: %w; "+
+			"is something between that changes messages?", p.server, p.keyName, p.algorithm, err)
+	}
+	return nil
+}
+
+// records makes TXT records; a value longer than 255 bytes is split (RFC 1035 section 3.3.14).
+func records(fqdn string, values []string, ttl time.Duration) []mdns.RR {
+	rrs := make([]mdns.RR, len(values))
+	for i, v := range values {
+		var parts []string
+		for len(v) > 255 {
+			parts, v = append(parts, v[:255]), v[255:]
+		}
+		rrs[i] = &mdns.TXT{
+			Hdr: mdns.RR_Header{Name: mdns.Fqdn(fqdn), Rrtype: mdns.TypeTXT, Class: mdns.ClassINET, Ttl: uint32(ttl / time.Second)}, //nolint:gosec // at most a day
+			Txt: append(parts, v),
+		}
+	}
+	return rrs
+}
+
+// longest bounds an exchange whose context has no deadline.
+const longest = 30 * time.Second
+
+// client speaks TCP: no answer is cut, and a failed dial is known not to have changed anything.
+func client() *mdns.Client { return &mdns.Client{Net: "tcp", Timeout: longest} }
+
+// exchange returns an answer, an error, or both when the answer's signature is not right.
+func (p *provider) exchange(ctx context.Context, c *mdns.Client, m *mdns.Msg) (*mdns.Msg, error) {
+	conn, err := c.DialContext(ctx, p.server)
+	if err != nil {
+		return nil, errs.New(errs.Unavailable, domain.ReasonUnreachable,
+			"the name server %s cannot be reached: %w; check the address, that it runs, and that TCP to it is let through", p.server, bare(err))
+	}
+	defer func() { _ = conn.Close() }()
+	answer, _, err := c.ExchangeWithConnContext(ctx, m, conn)
+	if err == nil || (answer != nil && signature(err)) {
+		return answer, err
+	}
+	return nil, errs.New(errs.Timeout, domain.ReasonNoAnswer, "the name server %s took the connection but gave no answer: %w", p.server, bare(err))
+}
+
+// signature reports whether err is about the signature of an answer that arrived whole.
+func signature(err error) bool {
+	for _, e := range []error{mdns.ErrSig, mdns.ErrTime, mdns.ErrKeyAlg, mdns.ErrSecret, mdns.ErrAuth, mdns.ErrNoSig} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// bare drops the addresses that net puts around an error: the message names the server already.
+func bare(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		return op.Err
+	}
+	return err
+}
+
+// judge classifies the answer to an update (RFC 2136 section 2.2, RFC 8945 section 5.2).
+func (p *provider) judge(answer *mdns.Msg, zone, fqdn string) error {
+	key := fmt.Sprintf("the TSIG key %q (%s)", p.keyName, p.algorithm)
+	if t := answer.IsTsig(); t != nil && t.Error != mdns.RcodeSuccess {
+		switch t.Error {
+		case mdns.RcodeBadKey:
+			return errs.New(errs.Forbidden, domain.ReasonTSIGRefused, "the name server %s does not know %s (BADKEY); give the name and algorithm as its configuration has them, or add the key there", p.server, key)
+		case mdns.RcodeBadSig:
+			return errs.New(errs.Forbidden, domain.ReasonTSIGRefused, "the name server %s refused the signature of %s (BADSIG); the secret is not the one that it has for this key: "+
+				"make a DNS account with the right secret and disable this one", p.server, key)
+		case mdns.RcodeBadTime:
+			return errs.New(errs.Forbidden, domain.ReasonTSIGRefused, "the name server %s refused the time of the signature of %s (BADTIME); its clock and this host's differ by more than %d s: mend the clocks",
+				p.server, key, fudge)
+		default:
+			return errs.New(errs.Forbidden, domain.ReasonTSIGRefused, "the name server %s refused %s (%s)", p.server, key, mdns.RcodeToString[int(t.Error)])
+		}
+	}
+	switch answer.Rcode {
+	case mdns.RcodeSuccess:
+		return nil
+	case mdns.RcodeNotAuth:
+		return errs.New(errs.Precondition, domain.ReasonZoneNotAuth,
+			"the name server %s is not authoritative for the zone %s (NOTAUTH); give the account the zone that it serves as primary, or the server that serves this zone", p.server, zone)
+	case mdns.RcodeNotZone:
+		return errs.New(errs.Precondition, domain.ReasonZoneNotAuth, "the name server %s says that %s is not in the zone %s (NOTZONE)", p.server, fqdn, zone)
+	case mdns.RcodeRefused:
+		return errs.New(errs.Forbidden, domain.ReasonUpdateRefused,
+			"the name server %s refused to change %s for %s (REFUSED); allow it there, e.g. in BIND: update-policy { grant %s zonesub TXT; };", p.server, fqdn, key, p.keyName)
+	case mdns.RcodeNotImplemented:
+		return errs.New(errs.Precondition, domain.ReasonUpdateRefused, "the name server %s takes no dynamic updates for %s (NOTIMP); give the zone's primary, with updates switched on", p.server, zone)
+	}
+	return errs.New(errs.Unavailable, domain.ReasonUpdateFailed, "the name server %s did not change %s: %s; its log says why", p.server, fqdn, rcode(answer.Rcode))
+}
+
+func rcode(code int) string {
+	if s, ok := mdns.RcodeToString[code]; ok {
+		return s
+	}
+	return "RCODE " + strconv.Itoa(code)
+}
+
+// Read implements app.Provider. The question is not signed, as those of a CA are not.
+func (p *provider) Read(ctx context.Context, _, fqdn string) ([]string, error) {
+	m := new(mdns.Msg)
+	m.SetQuestion(mdns.Fqdn(fqdn), mdns.TypeTXT)
+	m.RecursionDesired = false
+	answer, err := p.exchange(ctx, client(), m)
+	if err != nil {
+		return nil, err
+	}
+	if answer.Rcode != mdns.RcodeSuccess && answer.Rcode != mdns.RcodeNameError {
+		return nil, errs.New(errs.Precondition, domain.ReasonReadFailed, "the name server %s does not answer what is at %s: %s; allow questions from this host", p.server, fqdn, rcode(answer.Rcode))
+	}
+	var values []string
+	for _, rr := range answer.Answer {
+		switch rr := rr.(type) {
+		case *mdns.CNAME:
+			return nil, errs.New(errs.Precondition, domain.ReasonNameIsCNAME,
+				"%s is an alias (CNAME) of %s, so it takes no TXT record; remove the alias, or prove control by http-01", fqdn, strings.TrimSuffix(rr.Target, "."))
+		case *mdns.TXT:
+			values = append(values, strings.Join(rr.Txt, ""))
+		}
+	}
+	return values, nil
+}

@@ -1,0 +1,17 @@
+package app_test
+
+import (
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+func protoMarshal(m proto.Message) ([]byte, error) { return protojson.Marshal(m) }
+
+// mustJSON is a stable form to sort by.
+func mustJSON(m proto.Message) []byte {
+	b, err := (proto.MarshalOptions{Deterministic: true}).Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}

@@ -1,0 +1,56 @@
+// Package app has the use cases of the dns service: accounts, and sets of TXT records brought into zones and seen there.
+//
+// It must never let a credential out: they are sealed when stored and opened only to talk to the provider.
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/certwright/certwright/services/dns/internal/domain"
+	"github.com/certwright/certwright/shared/clock"
+	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/once"
+	"github.com/certwright/certwright/shared/outbox"
+	"github.com/certwright/certwright/shared/seal"
+	"github.com/certwright/certwright/shared/secret"
+)
+
+// Kind is a provider of DNS. A new one is a folder under adapters, a message in the contract, and a line in the composition root.
+type Kind interface {
+	// Check completes the settings of an account and names what is wrong with them; the names of fields are those of the provider's message.
+	Check(settings map[string]string, credential secret.Value) (complete map[string]string, wrong []errs.Field)
+	// Open makes the access of one account. It calls nobody.
+	Open(settings map[string]string, credential secret.Value) (Provider, error)
+}
+
+// Provider is one account's access to its zones. Both methods are one outside call, end with ctx, and classify their errors: Timeout
+// means that the change may have happened, any other kind that it did not.
+type Provider interface {
+	// Apply makes every value of want, and no value of drop, a TXT record of fqdn. Other values at the name stay as they are. It is idempotent.
+	Apply(ctx context.Context, zone, fqdn string, want, drop []string, ttl time.Duration) error
+	// Read asks the provider's authoritative server for all TXT values at fqdn, ours and others'.
+	Read(ctx context.Context, zone, fqdn string) ([]string, error)
+	// Server names where Read looks, for messages.
+	Server() string
+}
+
+// StoredAccount is the document of an account.
+type StoredAccount struct {
+	domain.Account `bson:",inline"`
+	Credential     seal.Sealed `bson:"credential"` // additional data: the account's id
+}
+
+// App is the dns service's use cases.
+type App struct {
+	Accounts *outbox.Collection[StoredAccount]
+	Sets     *outbox.Collection[domain.RecordSet]
+	Requests *once.Requests
+	Sealer   *seal.Sealer
+	Kinds    map[string]Kind
+	Clock    clock.Clock
+	Logger   *slog.Logger
+	// Timeout bounds each call to a provider.
+	Timeout time.Duration
+}

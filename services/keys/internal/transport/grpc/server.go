@@ -1,0 +1,113 @@
+// Package grpc answers the calls of certwright.keys.v1.
+package grpc
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	keysv1 "github.com/certwright/certwright/api/certwright/keys/v1"
+	"github.com/certwright/certwright/services/keys/internal/app"
+	"github.com/certwright/certwright/services/keys/internal/domain"
+	"github.com/certwright/certwright/shared/authz"
+	"github.com/certwright/certwright/shared/docstore"
+	"github.com/certwright/certwright/shared/errs"
+)
+
+// Server implements keysv1.KeysServiceServer.
+type Server struct {
+	keysv1.UnimplementedKeysServiceServer
+	App *app.App
+}
+
+// EnsureCSR answers the CSR of an order.
+func (s *Server) EnsureCSR(ctx context.Context, r *keysv1.EnsureCSRRequest) (*keysv1.EnsureCSRResponse, error) {
+	if _, err := service(ctx, "orders"); err != nil {
+		return nil, err
+	}
+	d, err := s.App.EnsureCSR(ctx, domain.Request{
+		OrderID: r.GetOrderId(), CertificateID: r.GetCertificateId(), Algorithm: r.GetAlgorithm(), Names: r.GetNames(),
+		Team: r.GetTeam(), Owner: r.GetOwner(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &keysv1.EnsureCSRResponse{KeyId: d.ID, CsrDer: d.Body.CSR, SpkiSha256: d.Body.SPKI}, nil
+}
+
+// SignRevocation signs a revocation request with the certificate's key.
+func (s *Server) SignRevocation(ctx context.Context, r *keysv1.SignRevocationRequest) (*keysv1.SignRevocationResponse, error) {
+	if _, err := service(ctx, "orders"); err != nil {
+		return nil, err
+	}
+	sig, err := s.App.SignRevocation(ctx, r.GetKeyId(), r.GetSigningInput())
+	if err != nil {
+		return nil, err
+	}
+	return &keysv1.SignRevocationResponse{Signature: sig.Bytes, Algorithm: sig.Algorithm, Jwk: sig.JWK}, nil
+}
+
+// Release answers a key sealed to a receiver. No permission lets a person call it.
+func (s *Server) Release(ctx context.Context, r *keysv1.ReleaseRequest) (*keysv1.ReleaseResponse, error) {
+	if _, err := service(ctx, "deployer"); err != nil {
+		return nil, err
+	}
+	sealed, err := s.App.Release(ctx, r.GetKeyId(), r.GetDeploymentId(), r.GetReceiverPublicKey())
+	if err != nil {
+		return nil, err
+	}
+	return &keysv1.ReleaseResponse{SealedPkcs8: sealed}, nil
+}
+
+// ExportKey answers a key as PEM, for a person.
+func (s *Server) ExportKey(ctx context.Context, r *keysv1.ExportKeyRequest) (*keysv1.ExportKeyResponse, error) {
+	p, err := authz.Require(ctx)
+	if err != nil {
+		return nil, err
+	}
+	text, err := s.App.Export(ctx, r.GetKeyId(), p.Subject, func(team string) bool { return authz.InTeam(p, team) })
+	if err != nil {
+		return nil, err
+	}
+	return &keysv1.ExportKeyResponse{PrivateKeyPem: text.Reveal()}, nil
+}
+
+// ListKeys lists what is known of keys; no key is in it.
+func (s *Server) ListKeys(ctx context.Context, r *keysv1.ListKeysRequest) (*keysv1.ListKeysResponse, error) {
+	p, err := authz.Require(ctx)
+	if err != nil {
+		return nil, err
+	}
+	team := authz.TeamOf(p)
+	if p.Team == authz.AllTeams {
+		team = ""
+	}
+	page, err := s.App.List(ctx, r.GetFilter(), team, r.GetPageSize(), r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	out := &keysv1.ListKeysResponse{NextPageToken: page.Next}
+	for _, d := range page.Docs {
+		out.Keys = append(out.Keys, view(d))
+	}
+	return out, nil
+}
+
+func view(d docstore.Doc[domain.Key]) *keysv1.Key {
+	return &keysv1.Key{
+		Id: d.ID, OrderId: d.Body.OrderID, CertificateId: d.Body.CertificateID, Algorithm: d.Body.Algorithm, State: d.Body.State,
+		SpkiSha256: d.Body.SPKI, CreateTime: timestamppb.New(d.CreatedAt), Team: d.Team, VersionId: d.Body.VersionID,
+	}
+}
+
+// service refuses everybody but the sibling service of this name: these calls hand out or use keys, and nobody has a reason to make them by hand.
+func service(ctx context.Context, name string) (authz.Principal, error) {
+	p, err := authz.Require(ctx)
+	if err != nil {
+		return p, err
+	}
+	if p.Service != name {
+		return p, errs.New(errs.Forbidden, authz.ReasonDenied, "only the service %s may call this, not %s", name, p.Subject)
+	}
+	return p, nil
+}

@@ -1,0 +1,474 @@
+// Package acme speaks RFC 8555 and RFC 9773 with CAs, by lego's api.Core behind our own port. Whatever a CA or the network answers comes
+// back as *domain.Failure, classified here once. It must never store anything.
+package acme
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	lego "github.com/go-acme/lego/v4/acme"
+	"github.com/go-acme/lego/v4/acme/api"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/certwright/certwright/services/orders/internal/domain"
+	"github.com/certwright/certwright/shared/clock"
+)
+
+// MaxSkew is how far a CA's clock may be off ours before nothing is ordered.
+const MaxSkew = 2 * time.Minute
+
+// callTimeout bounds one call; a worker's step ends after half its lease anyway.
+const callTimeout = 25 * time.Second
+
+const parallel = 10
+
+var errReplacesRefused = errors.New("the CA refused the replacement")
+
+// Account is who asks, and where.
+type Account struct {
+	ID     string
+	Issuer domain.Issuer
+	URL    string        // kid; empty before registration
+	Key    crypto.Signer // RSA or ECDSA P-256/P-384
+}
+
+// Client speaks with any number of CAs. It is safe for concurrent use.
+type Client struct {
+	clock     clock.Clock
+	userAgent string
+
+	mu   sync.Mutex
+	cas  map[string]*ca        // by directory URL and roots
+	idle map[string][]*session // by account
+}
+
+// New makes a client.
+func New(clk clock.Clock, userAgent string) *Client {
+	return &Client{clock: clk, userAgent: userAgent, cas: map[string]*ca{}, idle: map[string][]*session{}}
+}
+
+func (c *Client) ca(i domain.Issuer) (*ca, error) {
+	key := i.DirectoryURL + "\x00" + i.TrustRootsPEM
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if found, ok := c.cas[key]; ok {
+		return found, nil
+	}
+	made, err := newCA(i.DirectoryURL, i.TrustRootsPEM, c.clock)
+	if err != nil {
+		return nil, &domain.Failure{Problem: domain.Problem{Reason: "CA_UNTRUSTED", Detail: err.Error()}}
+	}
+	c.cas[key] = made
+	return made, nil
+}
+
+// with lends a session to f, one call at a time.
+func (c *Client) with(ctx context.Context, a Account, f func(s *session) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	authority, err := c.ca(a.Issuer)
+	if err != nil {
+		return err
+	}
+	key := a.ID + "\x00" + a.URL + "\x00" + a.Issuer.DirectoryURL + "\x00" + a.Issuer.TrustRootsPEM
+	var s *session
+	c.mu.Lock()
+	if n := len(c.idle[key]); n > 0 {
+		s = c.idle[key][n-1]
+		c.idle[key] = c.idle[key][:n-1]
+	}
+	c.mu.Unlock()
+	if s == nil {
+		if s, err = newSession(ctx, authority, c.userAgent, a.URL, a.Key); err != nil {
+			return c.classify(err, nil, a.Issuer)
+		}
+	}
+	s.begin(ctx)
+	err = f(s)
+	if err != nil {
+		err = c.classify(err, s, a.Issuer)
+	}
+	c.mu.Lock()
+	c.idle[key] = append(c.idle[key], s)
+	c.mu.Unlock()
+	return err
+}
+
+// Directory is what a CA says of itself.
+type Directory struct {
+	Profiles                []string
+	RenewalInfo             bool
+	ExternalAccountRequired bool
+	TermsOfService          string
+	CAAIdentities           []string
+	Website                 string
+	Skew                    time.Duration
+}
+
+// Directory reads the CA's directory afresh.
+func (c *Client) Directory(ctx context.Context, i domain.Issuer) (Directory, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	authority, err := c.ca(i)
+	if err != nil {
+		return Directory{}, err
+	}
+	authority.forget()
+	s, err := newSession(ctx, authority, c.userAgent, "", nil)
+	if err != nil {
+		return Directory{}, c.classify(err, nil, i)
+	}
+	d := s.core.GetDirectory()
+	out := Directory{
+		RenewalInfo: d.RenewalInfo != "", ExternalAccountRequired: d.Meta.ExternalAccountRequired, TermsOfService: d.Meta.TermsOfService,
+		CAAIdentities: d.Meta.CaaIdentities, Website: d.Meta.Website, Skew: authority.clockSkew(),
+	}
+	for p := range d.Meta.Profiles {
+		out.Profiles = append(out.Profiles, p)
+	}
+	return out, nil
+}
+
+// Register makes the account of the key, or finds it when the CA has it already (RFC 8555 section 7.3). It returns the account URL.
+func (c *Client) Register(ctx context.Context, a Account) (accountURL string, err error) {
+	err = c.with(ctx, a, func(s *session) error {
+		meta := s.core.GetDirectory().Meta
+		if meta.TermsOfService != "" && !a.Issuer.TermsAgreed {
+			return &domain.Failure{Problem: domain.Problem{Reason: "TERMS_NOT_AGREED", Detail: fmt.Sprintf(
+				"the CA's terms of service at %s were not agreed to; read them and set acme.termsAgreed on the issuer", meta.TermsOfService)}}
+		}
+		if meta.ExternalAccountRequired {
+			return &domain.Failure{Problem: domain.Problem{Reason: "EXTERNAL_ACCOUNT_REQUIRED", Detail: "the CA takes only accounts with an external account binding"}}
+		}
+		req := lego.Account{TermsOfServiceAgreed: a.Issuer.TermsAgreed, Contact: []string{}}
+		for _, mail := range a.Issuer.Contacts {
+			req.Contact = append(req.Contact, "mailto:"+mail)
+		}
+		acc, err := s.core.Accounts.New(req)
+		accountURL = acc.Location
+		return err
+	})
+	return accountURL, err
+}
+
+// NewOrder asks for an order. replaces is an ARI certificate id, or empty.
+func (c *Client) NewOrder(ctx context.Context, a Account, spec domain.Spec, profile, replaces string) (out domain.CAOrder, err error) {
+	err = c.with(ctx, a, func(s *session) error {
+		if skew := s.ca.clockSkew(); skew.Abs() > MaxSkew {
+			return &domain.Failure{Problem: domain.Problem{Reason: "CLOCK_SKEW", Retrying: true, Detail: fmt.Sprintf(
+				"the clock of this machine is %s off the CA's; nothing is ordered while it is more than %s off. Set the clock, for instance by NTP", skew.Round(time.Second), MaxSkew)},
+				RetryAfter: time.Minute}
+		}
+		o, err := s.core.Orders.NewWithOptions(spec.Names, &api.OrderOptions{NotAfter: spec.NotAfter, Profile: profile, ReplacesCertID: replaces})
+		if err != nil {
+			return err
+		}
+		out = order(o.Order, s)
+		out.URL = o.Location
+		return nil
+	})
+	return out, err
+}
+
+// Order asks for the order's state.
+func (c *Client) Order(ctx context.Context, a Account, orderURL string) (out domain.CAOrder, err error) {
+	err = c.with(ctx, a, func(s *session) error {
+		o, err := s.core.Orders.Get(orderURL)
+		out = order(o.Order, s)
+		out.URL = orderURL
+		return err
+	})
+	return out, err
+}
+
+// Finalize sends the CSR.
+func (c *Client) Finalize(ctx context.Context, a Account, orderURL, finalizeURL string, csr []byte) (out domain.CAOrder, err error) {
+	err = c.with(ctx, a, func(s *session) error {
+		o, err := s.core.Orders.UpdateForCSR(finalizeURL, csr)
+		out = order(o.Order, s)
+		out.URL = orderURL
+		return err
+	})
+	return out, err
+}
+
+// Authorizations reads them, several at a time, in the order of the URLs.
+func (c *Client) Authorizations(ctx context.Context, a Account, urls []string) ([]domain.Authorization, error) {
+	out := make([]domain.Authorization, len(urls))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for i, u := range urls {
+		g.Go(func() error {
+			return c.with(ctx, a, func(s *session) error {
+				z, err := s.core.Authorizations.Get(u)
+				if err != nil {
+					return err
+				}
+				out[i], err = authorization(z, u, s.core)
+				return err
+			})
+		})
+	}
+	return out, g.Wait()
+}
+
+// Respond tells the CA that the answers of these challenges are in place (RFC 8555 section 7.5.1).
+func (c *Client) Respond(ctx context.Context, a Account, challengeURLs []string) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for _, u := range challengeURLs {
+		g.Go(func() error {
+			return c.with(ctx, a, func(s *session) error {
+				_, err := s.core.Challenges.New(u)
+				return err
+			})
+		})
+	}
+	return g.Wait()
+}
+
+// Certificate downloads the chain, leaf first, each DER.
+func (c *Client) Certificate(ctx context.Context, a Account, certificateURL string) (chain [][]byte, err error) {
+	err = c.with(ctx, a, func(s *session) error {
+		raw, _, err := s.core.Certificates.Get(certificateURL, true)
+		if err != nil {
+			return err
+		}
+		for rest := raw; ; {
+			var block *pem.Block
+			if block, rest = pem.Decode(rest); block == nil {
+				return nil
+			}
+			chain = append(chain, block.Bytes)
+		}
+	})
+	return chain, err
+}
+
+// Revoke revokes a certificate with the account's key (RFC 8555 section 7.6). already is true when the CA had revoked it before.
+func (c *Client) Revoke(ctx context.Context, a Account, der []byte, reason uint) (already bool, err error) {
+	err = c.with(ctx, a, func(s *session) error {
+		err := s.core.Certificates.Revoke(lego.RevokeCertMessage{Certificate: base64.RawURLEncoding.EncodeToString(der), Reason: &reason})
+		var p *lego.ProblemDetails
+		if errors.As(err, &p) && p.Type == "urn:ietf:params:acme:error:alreadyRevoked" {
+			already = true
+			return nil
+		}
+		return err
+	})
+	return already, err
+}
+
+// Abandon deactivates the pending authorizations of an order that nobody wants (RFC 8555 section 7.5.2).
+func (c *Client) Abandon(ctx context.Context, a Account, orderURL string) error {
+	return c.with(ctx, a, func(s *session) error {
+		o, err := s.core.Orders.Get(orderURL)
+		if err != nil || o.Status != "pending" {
+			return err
+		}
+		for _, u := range o.Authorizations {
+			if z, err := s.core.Authorizations.Get(u); err == nil && z.Status == "pending" {
+				if err := s.core.Authorizations.Deactivate(u); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// RenewalInfo is a CA's suggestion (RFC 9773 section 4.2).
+type RenewalInfo struct {
+	Supported      bool
+	Start, End     time.Time
+	ExplanationURL string
+	RetryAfter     time.Duration
+}
+
+// RenewalInfo asks for the suggested window of one certificate. It needs no account.
+func (c *Client) RenewalInfo(ctx context.Context, i domain.Issuer, certID string) (out RenewalInfo, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	authority, err := c.ca(i)
+	if err != nil {
+		return out, err
+	}
+	s, err := newSession(ctx, authority, c.userAgent, "", nil)
+	if err != nil {
+		return out, c.classify(err, nil, i)
+	}
+	s.begin(ctx)
+	resp, err := s.core.Certificates.GetRenewalInfo(certID)
+	if errors.Is(err, api.ErrNoARI) {
+		return RenewalInfo{}, nil
+	}
+	if err != nil {
+		return out, c.classify(err, s, i)
+	}
+	defer resp.Body.Close() //nolint:errcheck // read to the end
+	out.RetryAfter = s.retryAfter()
+	body, err := io.ReadAll(http.MaxBytesReader(nil, resp.Body, 1<<20))
+	if err != nil {
+		return out, c.classify(err, s, i)
+	}
+	if resp.StatusCode != http.StatusOK {
+		p := &lego.ProblemDetails{}
+		_ = json.Unmarshal(body, p)
+		p.HTTPStatus = resp.StatusCode
+		return out, c.classify(p, s, i)
+	}
+	var info lego.RenewalInfoResponse
+	if err := json.Unmarshal(body, &info); err != nil {
+		return out, c.classify(err, s, i)
+	}
+	out.Supported, out.Start, out.End, out.ExplanationURL = true, info.SuggestedWindow.Start.UTC(), info.SuggestedWindow.End.UTC(), info.ExplanationURL
+	if !out.End.After(out.Start) {
+		return out, &domain.Failure{Problem: domain.Problem{Reason: "ARI_INVALID", Retrying: true, Detail: fmt.Sprintf(
+			"the CA's suggested window ends at %s, before it starts at %s", out.End.Format(time.RFC3339), out.Start.Format(time.RFC3339))}, RetryAfter: 6 * time.Hour}
+	}
+	return out, nil
+}
+
+func order(o lego.Order, s *session) domain.CAOrder {
+	out := domain.CAOrder{
+		Status: o.Status, FinalizeURL: o.Finalize, CertificateURL: o.Certificate, AuthzURLs: o.Authorizations, RetryAfter: s.retryAfter(),
+	}
+	if at, err := time.Parse(time.RFC3339, o.Expires); err == nil {
+		out.ExpiresAt = clock.Normal(at)
+	}
+	if o.Error != nil {
+		out.Problem = problem(o.Error)
+	}
+	return out
+}
+
+func authorization(z lego.Authorization, u string, core *api.Core) (domain.Authorization, error) {
+	out := domain.Authorization{URL: u, Identifier: z.Identifier.Value, Wildcard: z.Wildcard, State: domain.AuthzPending, Offered: []domain.Offer{}}
+	if !z.Expires.IsZero() {
+		out.ExpiresAt = clock.Normal(z.Expires)
+	}
+	switch z.Status {
+	case "valid":
+		out.State = domain.AuthzValid
+	case "pending":
+	case "expired":
+		out.State = domain.AuthzExpired
+	default: // invalid, deactivated, revoked
+		out.State = domain.AuthzInvalid
+		out.Problem = &domain.Problem{Reason: "VALIDATION_FAILED", Detail: "the CA says the authorization is " + z.Status}
+	}
+	for _, ch := range z.Challenges {
+		if ch.Error != nil && out.State == domain.AuthzInvalid {
+			out.Problem = problem(ch.Error)
+		}
+		keyAuth, err := core.GetKeyAuthorization(ch.Token)
+		if err != nil {
+			return out, err
+		}
+		out.Offered = append(out.Offered, domain.Offer{Type: ch.Type, URL: ch.URL, Token: ch.Token, KeyAuthorization: keyAuth})
+	}
+	return out, nil
+}
+
+const ns = "urn:ietf:params:acme:error:"
+
+// reasons gives the CA's problem types (RFC 8555 section 6.7) a reason of ours, where it says more than "refused".
+var reasons = map[string]string{
+	"caa": "CAA_FORBIDS", "rejectedIdentifier": "NAME_REJECTED", "unsupportedIdentifier": "NAME_REJECTED", "accountDoesNotExist": "ACCOUNT_UNKNOWN",
+	"badCSR": "CSR_REFUSED", "badPublicKey": "KEY_REFUSED", "userActionRequired": "TERMS_NOT_AGREED", "externalAccountRequired": "EXTERNAL_ACCOUNT_REQUIRED",
+	"rateLimited": "RATE_LIMITED", "serverInternal": "CA_ERROR", "alreadyReplaced": "REPLACES_REFUSED", "invalidProfile": "PROFILE_REFUSED",
+	"dns": "VALIDATION_FAILED", "connection": "VALIDATION_FAILED", "tls": "VALIDATION_FAILED", "incorrectResponse": "VALIDATION_FAILED",
+}
+
+func problem(p *lego.ProblemDetails) *domain.Problem {
+	out := &domain.Problem{Reason: "CA_REFUSED", Detail: p.Detail, Type: p.Type}
+	if r, ok := reasons[strings.TrimPrefix(p.Type, ns)]; ok {
+		out.Reason = r
+	}
+	if out.Detail == "" {
+		out.Detail = fmt.Sprintf("the CA answered with HTTP status %d and no detail", p.HTTPStatus)
+	}
+	for _, sub := range p.SubProblems {
+		out.Subproblems = append(out.Subproblems, domain.Subproblem{Identifier: sub.Identifier.Value, Type: sub.Type, Detail: sub.Detail})
+	}
+	return out
+}
+
+// classify makes a Failure of whatever came out of lego.
+func (c *Client) classify(err error, s *session, i domain.Issuer) error {
+	var known *domain.Failure
+	if errors.As(err, &known) {
+		return known
+	}
+	f := &domain.Failure{}
+	if s != nil {
+		f.RetryAfter = s.retryAfter()
+	}
+	var (
+		p       *lego.ProblemDetails
+		unknown x509.UnknownAuthorityError
+		host    x509.HostnameError
+		invalid x509.CertificateInvalidError
+		dns     *net.DNSError
+		op      *net.OpError
+		netErr  net.Error
+		urlErr  *url.Error
+	)
+	trouble := func(reason, format string, args ...any) error {
+		f.Problem = domain.Problem{Reason: reason, Detail: fmt.Sprintf(format, args...), Retrying: true}
+		return f
+	}
+	if errors.As(err, &urlErr) {
+		err = urlErr.Err // without the URL twice
+	}
+	switch {
+	case errors.Is(err, errReplacesRefused):
+		f.Problem = domain.Problem{Reason: "REPLACES_REFUSED", Detail: "the certificate counts as replaced already", Type: ns + "alreadyReplaced"}
+		return f
+	case errors.As(err, &p):
+		f.Problem = *problem(p)
+		switch {
+		case p.Type == ns+"rateLimited" || p.HTTPStatus == http.StatusTooManyRequests:
+			f.Problem.Reason, f.Problem.Retrying = "RATE_LIMITED", true
+			f.RetryAfter = max(f.RetryAfter, time.Minute)
+		case p.HTTPStatus >= http.StatusInternalServerError:
+			f.Problem.Reason, f.Problem.Retrying, f.Unknown = "CA_ERROR", true, true
+		case p.Type == ns+"badNonce" || p.Type == ns+"orderNotReady":
+			f.Problem.Retrying = true
+		case p.HTTPStatus == http.StatusNotFound || p.HTTPStatus == http.StatusGone:
+			f.Gone = true
+		}
+		return f
+	case errors.As(err, &unknown), errors.As(err, &host), errors.As(err, &invalid):
+		return trouble("CA_UNTRUSTED", "the server certificate of the CA at %s is not trusted (%v); give its root in acme.trustRootsPem of the issuer if it is a private CA", i.DirectoryURL, err)
+	case errors.As(err, &dns):
+		return trouble("CA_UNREACHABLE", "the CA's host %s cannot be resolved (%s); check acme.directoryUrl of the issuer and this machine's DNS", dns.Name, dns.Err)
+	case errors.As(err, &op) && op.Op == "dial":
+		return trouble("CA_UNREACHABLE", "the CA at %s cannot be reached (%v); check acme.directoryUrl of the issuer, proxies and firewalls", i.DirectoryURL, err)
+	case strings.HasPrefix(err.Error(), "HTTPS is required"):
+		f.Problem = domain.Problem{Reason: "CA_INSECURE", Detail: fmt.Sprintf("the CA's directory %s names a URL that is not https (RFC 8555 section 6.1 requires it): %v", i.DirectoryURL, err)}
+		return f
+	}
+	f.Unknown = true
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || (errors.As(err, &netErr) && netErr.Timeout()) {
+		return trouble("CA_TIMEOUT", "the CA at %s did not answer in time", i.DirectoryURL)
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+		return trouble("CA_UNREACHABLE", "the CA at %s broke the connection (%v)", i.DirectoryURL, err)
+	}
+	return trouble("CA_ERROR", "the CA at %s gave an answer that is not understood: %v", i.DirectoryURL, err)
+}

@@ -1,0 +1,221 @@
+// Package app is the use cases of orders: what a fact heard, a call, or a due document makes of the aggregates.
+package app
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	inventoryv1 "github.com/certwright/certwright/api/certwright/inventory/v1"
+	keysv1 "github.com/certwright/certwright/api/certwright/keys/v1"
+	"github.com/certwright/certwright/services/orders/internal/adapters/acme"
+	"github.com/certwright/certwright/services/orders/internal/domain"
+	"github.com/certwright/certwright/shared/clock"
+	"github.com/certwright/certwright/shared/docstore"
+	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/once"
+	"github.com/certwright/certwright/shared/outbox"
+	"github.com/certwright/certwright/shared/seal"
+)
+
+// AccountState is the state of an ACME account.
+type AccountState string
+
+// The states of an account.
+const (
+	AccountRegistering AccountState = "registering"
+	AccountValid       AccountState = "valid"
+)
+
+// Account is an ACME account. Its key is stored sealed before the CA hears of it, so that a crash never makes a second account.
+type Account struct {
+	IssuerID   string          `bson:"issuer_id"`
+	State      AccountState    `bson:"state"`
+	URL        string          `bson:"url"`
+	Contacts   []string        `bson:"contacts"`
+	Key        seal.Sealed     `bson:"key"` // PKCS#8
+	Thumbprint string          `bson:"thumbprint"`
+	Problem    *domain.Problem `bson:"problem"`
+}
+
+// Stores are the collections of the service.
+type Stores struct {
+	Orders      *outbox.Collection[domain.Order]
+	Issuers     *outbox.Collection[domain.Issuer]
+	Accounts    *outbox.Collection[Account]
+	Revocations *outbox.Collection[domain.Revocation]
+	Requests    *once.Requests
+}
+
+// CA is the port to certificate authorities; adapters/acme implements it.
+type CA interface {
+	Directory(ctx context.Context, i domain.Issuer) (acme.Directory, error)
+	Register(ctx context.Context, a acme.Account) (url string, err error)
+	NewOrder(ctx context.Context, a acme.Account, spec domain.Spec, profile, replaces string) (domain.CAOrder, error)
+	Order(ctx context.Context, a acme.Account, orderURL string) (domain.CAOrder, error)
+	Authorizations(ctx context.Context, a acme.Account, urls []string) ([]domain.Authorization, error)
+	Respond(ctx context.Context, a acme.Account, challengeURLs []string) error
+	Finalize(ctx context.Context, a acme.Account, orderURL, finalizeURL string, csr []byte) (domain.CAOrder, error)
+	Certificate(ctx context.Context, a acme.Account, certificateURL string) ([][]byte, error)
+	Revoke(ctx context.Context, a acme.Account, der []byte, reason uint) (already bool, err error)
+	Abandon(ctx context.Context, a acme.Account, orderURL string) error
+	RenewalInfo(ctx context.Context, i domain.Issuer, certID string) (acme.RenewalInfo, error)
+}
+
+// App holds what the use cases need.
+type App struct {
+	Stores
+	CA        CA
+	Keys      keysv1.KeysServiceClient
+	Inventory inventoryv1.InventoryServiceClient
+	Sealer    *seal.Sealer
+	Clock     clock.Clock
+	Logger    *slog.Logger
+	Epoch     string // of the store
+
+	registering singleflight.Group
+	mu          sync.Mutex
+	signers     map[string]crypto.Signer // opened account keys, by account
+	issuers     map[string]cachedIssuer
+}
+
+type cachedIssuer struct {
+	doc  docstore.Doc[domain.Issuer]
+	read time.Time
+}
+
+// issuerAge is how long a worker takes an issuer from memory; an edit shows at the latest then.
+const issuerAge = 5 * time.Second
+
+// Specs of the collections.
+func Specs() (orders, issuers, accounts, revocations docstore.Spec) {
+	return docstore.Spec{Name: "orders", Indexes: []docstore.Index{
+			{Fields: []string{"certificate_id"}}, {Fields: []string{"state"}}, {Fields: []string{"owner"}}, {Fields: []string{"issuer_id"}}, {Fields: []string{"open"}},
+		}},
+		docstore.Spec{Name: "issuers", Indexes: []docstore.Index{{Fields: []string{"unique_name"}, Unique: true}}},
+		docstore.Spec{Name: "accounts", Indexes: []docstore.Index{{Fields: []string{"issuer_id"}}}},
+		docstore.Spec{Name: "revocations", Indexes: []docstore.Index{{Fields: []string{"certificate_id"}}}}
+}
+
+// facts turns the domain's facts into the outbox's.
+func facts(in []domain.Fact) []outbox.Fact {
+	out := make([]outbox.Fact, len(in))
+	for i, f := range in {
+		switch {
+		case f.Await:
+			out[i] = outbox.Await(f.Keep, f.Msg)
+		case f.Keep != "":
+			out[i] = outbox.Keep(f.Keep, f.Msg)
+		default:
+			out[i] = outbox.Tell(f.Msg)
+		}
+	}
+	return out
+}
+
+// settle derives from the order what its document waits for and when its worker has something to do. Every write of an order ends with it.
+func settle(doc *docstore.Doc[domain.Order], now time.Time) {
+	o := &doc.Body
+	outbox.AnsweredAll(&doc.Meta, func(natural string) bool {
+		var attempt, number int64
+		if !scan(natural, "required/", &attempt, &number) {
+			return false
+		}
+		z := o.Authorization(attempt, number)
+		return z == nil || z.State != domain.AuthzPending
+	})
+	next := o.Decide(doc.LeaseToken, now)
+	switch {
+	case len(doc.Orphans) > 0:
+		doc.WorkAt = now
+	case o.State.Final():
+		doc.WorkAt = clock.Never
+	case next.At.IsZero():
+		doc.WorkAt = now
+	default:
+		doc.WorkAt = next.At
+	}
+}
+
+// changeOrder applies a pure function of the domain to an order.
+func (a *App) changeOrder(ctx context.Context, id string, f func(o *domain.Order) ([]domain.Fact, bool, error)) (docstore.Doc[domain.Order], error) {
+	return a.Orders.Change(ctx, id, func(doc *docstore.Doc[domain.Order]) ([]outbox.Fact, error) {
+		o := doc.Body.Clone()
+		fs, changed, err := f(&o)
+		if err != nil {
+			return nil, err
+		}
+		if !changed {
+			return nil, outbox.ErrUnchanged
+		}
+		doc.Body = o
+		settle(doc, a.Clock.Now())
+		return facts(fs), nil
+	})
+}
+
+// issuer reads an issuer, from memory for a few seconds.
+func (a *App) issuer(ctx context.Context, id string) (docstore.Doc[domain.Issuer], error) {
+	now := a.Clock.Now()
+	a.mu.Lock()
+	c, ok := a.issuers[id]
+	a.mu.Unlock()
+	if ok && now.Sub(c.read) < issuerAge {
+		return c.doc, nil
+	}
+	doc, err := a.Issuers.Get(ctx, id)
+	if err != nil {
+		return doc, err
+	}
+	a.mu.Lock()
+	if a.issuers == nil {
+		a.issuers = map[string]cachedIssuer{}
+	}
+	a.issuers[id] = cachedIssuer{doc: doc, read: now}
+	a.mu.Unlock()
+	return doc, nil
+}
+
+// roots of an issuer's chains; nil when none are configured.
+func roots(i domain.Issuer) *x509.CertPool {
+	if i.IssuedRootsPEM == "" {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM([]byte(i.IssuedRootsPEM))
+	return pool
+}
+
+func scan(natural, prefix string, attempt, number *int64) bool {
+	rest, ok := strings.CutPrefix(natural, prefix)
+	if !ok {
+		return false
+	}
+	x, y, ok := strings.Cut(rest, "/")
+	if !ok {
+		return false
+	}
+	return parse(x, attempt) && parse(y, number)
+}
+
+func parse(s string, into *int64) bool {
+	var n int64
+	for _, r := range s {
+		if r < '0' || r > '9' {
+			return false
+		}
+		n = n*10 + int64(r-'0')
+	}
+	*into = n
+	return s != ""
+}
+
+func notFound(what, id string) error {
+	return errs.New(errs.NotFound, "NOT_FOUND", "there is no %s %q", what, id)
+}

@@ -1,0 +1,398 @@
+package app
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"net/mail"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	inventoryv1 "github.com/certwright/certwright/api/certwright/inventory/v1"
+	ordersv1 "github.com/certwright/certwright/api/certwright/orders/v1"
+	"github.com/certwright/certwright/services/orders/internal/adapters/acme"
+	"github.com/certwright/certwright/services/orders/internal/domain"
+	"github.com/certwright/certwright/shared/authz"
+	"github.com/certwright/certwright/shared/docstore"
+	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/heal"
+	"github.com/certwright/certwright/shared/id"
+	"github.com/certwright/certwright/shared/listing"
+	"github.com/certwright/certwright/shared/outbox"
+)
+
+// AccountID is the account that an issuer's orders use.
+func AccountID(issuerID string) string { return id.Derive("acc", issuerID) }
+
+// visible answers NotFound for what belongs to a team that the caller does not.
+func visible(ctx context.Context, team, what, id string) error {
+	if p, ok := authz.FromContext(ctx); ok && !authz.InTeam(p, team) {
+		return notFound(what, id)
+	}
+	return nil
+}
+
+// ListOrders returns a page of the orders that match the filter.
+func (a *App) ListOrders(ctx context.Context, filter string, size int32, after string) (docstore.Page[domain.Order], error) {
+	terms, err := listing.Filter(filter, "certificate", "state", "issuer", "owner", "open")
+	if err != nil {
+		return docstore.Page[domain.Order]{}, err
+	}
+	limit, err := listing.Size(size)
+	if err != nil {
+		return docstore.Page[domain.Order]{}, err
+	}
+	q := docstore.Query{Limit: limit, After: after}
+	fields := []struct{ term, field string }{
+		{"certificate", "certificate_id"}, {"open", "open"}, {"state", "state"}, {"issuer", "issuer_id"}, {"owner", "owner"},
+	}
+	for _, f := range fields {
+		v, ok := terms[f.term]
+		if !ok {
+			continue
+		}
+		c := docstore.Cond{Field: f.field, Op: docstore.Eq, Value: v}
+		switch {
+		case f.term == "open":
+			if v != "true" && v != "false" {
+				return docstore.Page[domain.Order]{}, errs.New(errs.Invalid, "BAD_FILTER", "open is %q; it may be true or false", v)
+			}
+			c.Value = v == "true"
+		case f.term == "state" && !slices.Contains(domain.States(), domain.State(v)):
+			return docstore.Page[domain.Order]{}, errs.New(errs.Invalid, "BAD_FILTER", "state is %q; allowed are %v", v, domain.States())
+		}
+		if len(q.Where) == 0 {
+			q.Where = []docstore.Cond{c}
+		} else {
+			q.Filter = append(q.Filter, c)
+		}
+	}
+	if p, ok := authz.FromContext(ctx); ok && !authz.InTeam(p, "*") && p.Service == "" {
+		q.Filter = append(q.Filter, docstore.Cond{Field: "team", Op: docstore.Eq, Value: authz.TeamOf(p)})
+	}
+	return a.Orders.Find(ctx, q)
+}
+
+// GetOrder returns an order.
+func (a *App) GetOrder(ctx context.Context, orderID string) (docstore.Doc[domain.Order], error) {
+	d, err := a.Orders.Get(ctx, orderID)
+	if errs.KindOf(err) == errs.NotFound {
+		return d, notFound("order", orderID)
+	}
+	if err != nil {
+		return d, err
+	}
+	return d, visible(ctx, d.Team, "order", orderID)
+}
+
+// RetryOrder makes an open order due now; for a final one it asks inventory for a new version.
+func (a *App) RetryOrder(ctx context.Context, orderID string) (*ordersv1.RetryOrderResponse, error) {
+	d, err := a.GetOrder(ctx, orderID)
+	if err != nil {
+		return nil, err
+	}
+	if !d.Body.State.Final() {
+		_, err := a.changeOrder(ctx, orderID, func(o *domain.Order) ([]domain.Fact, bool, error) {
+			if o.State.Final() {
+				return nil, false, nil
+			}
+			o.RetryAt, o.Retries = time.Time{}, 0
+			return nil, true, nil
+		})
+		return &ordersv1.RetryOrderResponse{OrderId: orderID, Explanation: "the order is open; its next step is done now"}, err
+	}
+	resp, err := a.Inventory.RequestVersion(ctx, &inventoryv1.RequestVersionRequest{CertificateId: d.Body.CertificateID, Cause: "manual"})
+	if err != nil {
+		return nil, err
+	}
+	return &ordersv1.RetryOrderResponse{OrderId: resp.GetOrderId(), NewOrder: resp.GetOrderId() != orderID, Explanation: resp.GetExplanation()}, nil
+}
+
+// CancelOrder cancels an order that is not yet finalizing.
+func (a *App) CancelOrder(ctx context.Context, orderID string) (docstore.Doc[domain.Order], error) {
+	if _, err := a.GetOrder(ctx, orderID); err != nil {
+		return docstore.Doc[domain.Order]{}, err
+	}
+	return a.changeOrder(ctx, orderID, func(o *domain.Order) ([]domain.Fact, bool, error) {
+		if o.State == domain.Cancelled {
+			return nil, false, nil
+		}
+		fs, ok := o.Cancel("user", a.Clock.Now())
+		if !ok {
+			return nil, false, errs.New(errs.Precondition, "ORDER_STATE", "the order is %s and cannot be cancelled any more; a certificate that it brings can be revoked", o.State)
+		}
+		return fs, true, nil
+	})
+}
+
+var keyAlgorithms = []string{"ECDSA_P256", "ECDSA_P384", "RSA_2048", "RSA_3072", "RSA_4096"}
+
+// CreateIssuer stores an issuer. The CA is not asked; TestIssuer does that.
+func (a *App) CreateIssuer(ctx context.Context, r *ordersv1.CreateIssuerRequest) (docstore.Doc[domain.Issuer], error) {
+	in := r.GetIssuer()
+	p, err := authz.Require(ctx)
+	if err != nil {
+		return docstore.Doc[domain.Issuer]{}, err
+	}
+	if err := checkIssuer(in); err != nil {
+		return docstore.Doc[domain.Issuer]{}, err
+	}
+	team := in.GetTeam()
+	if team == "" {
+		team = authz.TeamOf(p)
+	}
+	if !authz.InTeam(p, team) {
+		return docstore.Doc[domain.Issuer]{}, errs.New(errs.Forbidden, "WRONG_TEAM", "team %q was given; you act for team %q", team, p.Team)
+	}
+	issID, err := a.Requests.ID(ctx, p.Subject, "CreateIssuer", r.GetRequestId(), "iss", in)
+	if err != nil {
+		return docstore.Doc[domain.Issuer]{}, err
+	}
+	x := in.GetAcme()
+	algorithm := x.GetAccountKeyAlgorithm()
+	if algorithm == "" {
+		algorithm = "ECDSA_P256"
+	}
+	doc := docstore.Doc[domain.Issuer]{
+		Meta: docstore.Meta{ID: issID, Team: team},
+		Body: domain.Issuer{
+			DisplayName: in.GetDisplayName(), UniqueName: uniqueName(team, in.GetDisplayName()), Kind: "acme", DirectoryURL: x.GetDirectoryUrl(), TrustRootsPEM: x.GetTrustRootsPem(),
+			IssuedRootsPEM: x.GetIssuedRootsPem(), Contacts: x.GetContacts(), TermsAgreed: x.GetTermsAgreed(), AccountKeyAlgorithm: algorithm, Profile: x.GetProfile(),
+		},
+	}
+	err = a.Issuers.Insert(ctx, &doc)
+	if errs.KindOf(err) != errs.AlreadyExists {
+		return doc, err
+	}
+	if errs.ReasonOf(err) == "DUPLICATE_ID" {
+		return a.Issuers.Get(ctx, issID)
+	}
+	return doc, errs.New(errs.AlreadyExists, "ISSUER_EXISTS", "team %s has an issuer named %q already; choose another displayName", team, in.GetDisplayName())
+}
+
+func uniqueName(team, name string) string { return team + "/" + strings.ToLower(name) }
+
+func checkIssuer(in *ordersv1.Issuer) error {
+	e := errs.New(errs.Invalid, "BAD_ISSUER", "the issuer is not valid")
+	bad := func(field, format string, args ...any) { e = e.WithField(field, format, args...) }
+	if n := in.GetDisplayName(); n == "" || len(n) > 100 {
+		bad("issuer.displayName", "has %d characters; 1 to 100 are allowed", len(n))
+	}
+	if k := in.GetKind(); k != "" && k != "acme" {
+		bad("issuer.kind", "is %q; allowed is acme", k)
+	}
+	x := in.GetAcme()
+	if u, err := url.Parse(x.GetDirectoryUrl()); err != nil || u.Scheme != "https" || u.Host == "" {
+		bad("issuer.acme.directoryUrl", "is %q; it must be an https URL such as https://acme-v02.api.letsencrypt.org/directory (RFC 8555 section 6.1)", x.GetDirectoryUrl())
+	}
+	for _, f := range []struct{ name, value string }{{"trustRootsPem", x.GetTrustRootsPem()}, {"issuedRootsPem", x.GetIssuedRootsPem()}} {
+		if f.value == "" {
+			continue
+		}
+		if err := checkPEM(f.value); err != "" {
+			bad("issuer.acme."+f.name, "%s; give one or more PEM certificates", err)
+		}
+	}
+	for i, c := range x.GetContacts() {
+		if addr, err := mail.ParseAddress(c); err != nil || addr.Address != c {
+			bad("issuer.acme.contacts["+itoa(i)+"]", "is %q; it must be a plain mail address without mailto:", c)
+		}
+	}
+	if alg := x.GetAccountKeyAlgorithm(); alg != "" && !slices.Contains(keyAlgorithms, alg) {
+		bad("issuer.acme.accountKeyAlgorithm", "is %q; allowed are %s", alg, strings.Join(keyAlgorithms, ", "))
+	}
+	if len(e.Fields) > 0 {
+		return e
+	}
+	return nil
+}
+
+func itoa(i int) string {
+	if i < 10 {
+		return string(rune('0' + i))
+	}
+	return itoa(i/10) + string(rune('0'+i%10))
+}
+
+func checkPEM(text string) string {
+	rest := []byte(text)
+	n := 0
+	for {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			break
+		}
+		if b.Type != "CERTIFICATE" {
+			return "holds a PEM block of type " + b.Type
+		}
+		if _, err := x509.ParseCertificate(b.Bytes); err != nil {
+			return "holds a certificate that cannot be parsed: " + err.Error()
+		}
+		n++
+	}
+	if n == 0 {
+		return "holds no PEM certificate"
+	}
+	return ""
+}
+
+// GetIssuer returns an issuer by its id or its team's display name.
+func (a *App) GetIssuer(ctx context.Context, ref string) (docstore.Doc[domain.Issuer], error) {
+	var d docstore.Doc[domain.Issuer]
+	var err error
+	if id.Valid("iss", ref) {
+		d, err = a.Issuers.Get(ctx, ref)
+	} else {
+		p, _ := authz.FromContext(ctx)
+		var page docstore.Page[domain.Issuer]
+		page, err = a.Issuers.Find(ctx, docstore.Query{Where: []docstore.Cond{{Field: "unique_name", Op: docstore.Eq, Value: uniqueName(authz.TeamOf(p), ref)}}, Limit: 1})
+		if err == nil && len(page.Docs) == 0 {
+			return d, notFound("issuer", ref)
+		}
+		if err == nil {
+			d = page.Docs[0]
+		}
+	}
+	if errs.KindOf(err) == errs.NotFound || (err == nil && d.Tombstone) {
+		return d, notFound("issuer", ref)
+	}
+	if err != nil {
+		return d, err
+	}
+	return d, visible(ctx, d.Team, "issuer", ref)
+}
+
+// ListIssuers returns a page of the caller's issuers.
+func (a *App) ListIssuers(ctx context.Context, size int32, after string) (docstore.Page[domain.Issuer], error) {
+	limit, err := listing.Size(size)
+	if err != nil {
+		return docstore.Page[domain.Issuer]{}, err
+	}
+	return a.Issuers.Find(ctx, docstore.Query{Limit: limit, After: after, Filter: mine(ctx)})
+}
+
+// mine is the filter to what exists and what the caller may see.
+func mine(ctx context.Context) []docstore.Cond {
+	out := []docstore.Cond{{Field: "tombstone", Op: docstore.Eq, Value: false}}
+	if p, ok := authz.FromContext(ctx); ok && !authz.InTeam(p, "*") && p.Service == "" {
+		out = append(out, docstore.Cond{Field: "team", Op: docstore.Eq, Value: authz.TeamOf(p)})
+	}
+	return out
+}
+
+// DeleteIssuer removes an issuer that no open order uses.
+func (a *App) DeleteIssuer(ctx context.Context, ref string) error {
+	d, err := a.GetIssuer(ctx, ref)
+	if err != nil {
+		return err
+	}
+	page, err := a.Orders.Find(ctx, docstore.Query{
+		Where:  []docstore.Cond{{Field: "open", Op: docstore.Eq, Value: true}},
+		Filter: []docstore.Cond{{Field: "issuer_id", Op: docstore.Eq, Value: d.ID}}, Limit: 1,
+	})
+	if err != nil {
+		return err
+	}
+	if len(page.Docs) > 0 {
+		return errs.New(errs.Precondition, "ISSUER_IN_USE", "the issuer %s has the open order %s; wait for it or cancel it first", d.Body.DisplayName, page.Docs[0].ID)
+	}
+	_, err = a.Issuers.Change(ctx, d.ID, func(doc *docstore.Doc[domain.Issuer]) ([]outbox.Fact, error) {
+		doc.Tombstone, doc.Body.Disabled, doc.Body.UniqueName = true, true, doc.ID
+		return nil, nil
+	})
+	return err
+}
+
+// TestIssuer reads the CA's directory and says what it supports. An unreachable CA is an answer, not an error.
+func (a *App) TestIssuer(ctx context.Context, ref string) (*ordersv1.TestIssuerResponse, error) {
+	d, err := a.GetIssuer(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := a.CA.Directory(ctx, d.Body)
+	if f := failureOf(err); err != nil && f != nil {
+		return &ordersv1.TestIssuerResponse{Problem: f.Problem.Message()}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(dir.Profiles)
+	return &ordersv1.TestIssuerResponse{
+		Reachable: true, Profiles: dir.Profiles, RenewalInfo: dir.RenewalInfo, ExternalAccountRequired: dir.ExternalAccountRequired,
+		TermsOfService: dir.TermsOfService, CaaIdentities: dir.CAAIdentities, Website: dir.Website, ClockSkewMs: dir.Skew.Milliseconds(),
+	}, nil
+}
+
+// ListAccounts returns a page of the caller's accounts.
+func (a *App) ListAccounts(ctx context.Context, size int32, after string) (docstore.Page[Account], error) {
+	limit, err := listing.Size(size)
+	if err != nil {
+		return docstore.Page[Account]{}, err
+	}
+	return a.Accounts.Find(ctx, docstore.Query{Limit: limit, After: after, Filter: mine(ctx)})
+}
+
+// ariParallel is how many certificates of one issuer are asked about at once (RFC 9773 section 4.3: be gentle).
+const ariParallel = 4
+
+// GetRenewalInfo asks the CAs for their suggested windows. One CA's trouble is its own queries' problem.
+func (a *App) GetRenewalInfo(ctx context.Context, r *ordersv1.GetRenewalInfoRequest) (*ordersv1.GetRenewalInfoResponse, error) {
+	out := &ordersv1.GetRenewalInfoResponse{Infos: make([]*ordersv1.RenewalInfo, len(r.GetQueries()))}
+	slots := map[string]chan struct{}{}
+	for _, q := range r.GetQueries() {
+		if slots[q.GetIssuerId()] == nil {
+			slots[q.GetIssuerId()] = make(chan struct{}, ariParallel)
+		}
+	}
+	var wg sync.WaitGroup
+	for i, q := range r.GetQueries() {
+		wg.Go(func() {
+			slot := slots[q.GetIssuerId()]
+			slot <- struct{}{}
+			defer func() { <-slot }()
+			out.Infos[i] = a.renewalInfo(ctx, q)
+		})
+	}
+	wg.Wait()
+	return out, ctx.Err()
+}
+
+func (a *App) renewalInfo(ctx context.Context, q *ordersv1.RenewalInfoQuery) *ordersv1.RenewalInfo {
+	out := &ordersv1.RenewalInfo{AriCertId: q.GetAriCertId()}
+	now := a.Clock.Now()
+	issuer, err := a.issuer(ctx, q.GetIssuerId())
+	var info acme.RenewalInfo
+	if err == nil {
+		info, err = a.CA.RenewalInfo(ctx, issuer.Body, q.GetAriCertId())
+	}
+	if err != nil {
+		f := failureOf(err)
+		if f == nil {
+			f = &domain.Failure{Problem: domain.Problem{Reason: "CA_ERROR", Detail: err.Error(), Retrying: true}}
+		}
+		out.Problem = f.Problem.Message()
+		out.RetryAt = timestamppb.New(now.Add(max(f.RetryAfter, time.Hour)))
+		return out
+	}
+	out.Supported = info.Supported
+	wait := info.RetryAfter
+	if wait <= 0 {
+		wait = 6 * time.Hour // RFC 9773 section 4.3.2
+	}
+	wait = min(max(wait, time.Minute), 24*time.Hour) // RFC 9773 section 4.3.2: clients SHOULD set reasonable limits
+	if info.Supported {
+		out.WindowStart, out.WindowEnd, out.ExplanationUrl = timestamppb.New(info.Start), timestamppb.New(info.End), info.ExplanationURL
+	}
+	out.RetryAt = timestamppb.New(now.Add(wait))
+	return out
+}
+
+// Changes returns the orders changed since the cursor.
+func (a *App) Changes(ctx context.Context, cursor string, limit int) ([]docstore.Doc[domain.Order], string, bool, bool, error) {
+	return heal.Changes(ctx, a.Orders, a.Epoch, cursor, limit)
+}

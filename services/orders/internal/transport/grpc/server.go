@@ -1,0 +1,183 @@
+// Package grpc serves certwright.orders.v1.OrdersService.
+package grpc
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	ordersv1 "github.com/certwright/certwright/api/certwright/orders/v1"
+	"github.com/certwright/certwright/services/orders/internal/app"
+	"github.com/certwright/certwright/services/orders/internal/domain"
+	"github.com/certwright/certwright/shared/clock"
+	"github.com/certwright/certwright/shared/docstore"
+)
+
+// Server decodes calls, hands them to the use cases, and encodes what they answer.
+type Server struct {
+	ordersv1.UnimplementedOrdersServiceServer
+	App *app.App
+}
+
+// ListOrders implements the RPC.
+func (s *Server) ListOrders(ctx context.Context, r *ordersv1.ListOrdersRequest) (*ordersv1.ListOrdersResponse, error) {
+	page, err := s.App.ListOrders(ctx, r.GetFilter(), r.GetPageSize(), r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	out := &ordersv1.ListOrdersResponse{NextPageToken: page.Next}
+	for _, d := range page.Docs {
+		out.Orders = append(out.Orders, order(d))
+	}
+	return out, nil
+}
+
+// GetOrder implements the RPC.
+func (s *Server) GetOrder(ctx context.Context, r *ordersv1.GetOrderRequest) (*ordersv1.Order, error) {
+	d, err := s.App.GetOrder(ctx, r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return order(d), nil
+}
+
+// RetryOrder implements the RPC.
+func (s *Server) RetryOrder(ctx context.Context, r *ordersv1.RetryOrderRequest) (*ordersv1.RetryOrderResponse, error) {
+	return s.App.RetryOrder(ctx, r.GetId())
+}
+
+// CancelOrder implements the RPC.
+func (s *Server) CancelOrder(ctx context.Context, r *ordersv1.CancelOrderRequest) (*ordersv1.Order, error) {
+	d, err := s.App.CancelOrder(ctx, r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return order(d), nil
+}
+
+// CreateIssuer implements the RPC.
+func (s *Server) CreateIssuer(ctx context.Context, r *ordersv1.CreateIssuerRequest) (*ordersv1.Issuer, error) {
+	d, err := s.App.CreateIssuer(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return issuer(d), nil
+}
+
+// GetIssuer implements the RPC.
+func (s *Server) GetIssuer(ctx context.Context, r *ordersv1.GetIssuerRequest) (*ordersv1.Issuer, error) {
+	d, err := s.App.GetIssuer(ctx, r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return issuer(d), nil
+}
+
+// ListIssuers implements the RPC.
+func (s *Server) ListIssuers(ctx context.Context, r *ordersv1.ListIssuersRequest) (*ordersv1.ListIssuersResponse, error) {
+	page, err := s.App.ListIssuers(ctx, r.GetPageSize(), r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	out := &ordersv1.ListIssuersResponse{NextPageToken: page.Next}
+	for _, d := range page.Docs {
+		out.Issuers = append(out.Issuers, issuer(d))
+	}
+	return out, nil
+}
+
+// DeleteIssuer implements the RPC.
+func (s *Server) DeleteIssuer(ctx context.Context, r *ordersv1.DeleteIssuerRequest) (*ordersv1.DeleteIssuerResponse, error) {
+	return &ordersv1.DeleteIssuerResponse{}, s.App.DeleteIssuer(ctx, r.GetId())
+}
+
+// TestIssuer implements the RPC.
+func (s *Server) TestIssuer(ctx context.Context, r *ordersv1.TestIssuerRequest) (*ordersv1.TestIssuerResponse, error) {
+	return s.App.TestIssuer(ctx, r.GetId())
+}
+
+// ListAccounts implements the RPC.
+func (s *Server) ListAccounts(ctx context.Context, r *ordersv1.ListAccountsRequest) (*ordersv1.ListAccountsResponse, error) {
+	page, err := s.App.ListAccounts(ctx, r.GetPageSize(), r.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	out := &ordersv1.ListAccountsResponse{NextPageToken: page.Next}
+	for _, d := range page.Docs {
+		out.Accounts = append(out.Accounts, &ordersv1.Account{
+			Id: d.ID, IssuerId: d.Body.IssuerID, Url: d.Body.URL, Contacts: d.Body.Contacts, State: string(d.Body.State), KeyThumbprint: d.Body.Thumbprint,
+			Problem: d.Body.Problem.Message(), CreateTime: timestamppb.New(d.CreatedAt), Team: d.Team,
+		})
+	}
+	return out, nil
+}
+
+// GetRenewalInfo implements the RPC.
+func (s *Server) GetRenewalInfo(ctx context.Context, r *ordersv1.GetRenewalInfoRequest) (*ordersv1.GetRenewalInfoResponse, error) {
+	return s.App.GetRenewalInfo(ctx, r)
+}
+
+// ListChanges implements the RPC.
+func (s *Server) ListChanges(ctx context.Context, r *ordersv1.ListChangesRequest) (*ordersv1.ListChangesResponse, error) {
+	docs, next, more, restarted, err := s.App.Changes(ctx, r.GetAfterCursor(), int(r.GetPageSize()))
+	if err != nil {
+		return nil, err
+	}
+	out := &ordersv1.ListChangesResponse{NextCursor: next, More: more, Restarted: restarted}
+	for _, d := range docs {
+		out.Changes = append(out.Changes, &ordersv1.OrderChange{Order: order(d), Revision: d.Revision, Deleted: d.Tombstone})
+	}
+	return out, nil
+}
+
+func order(d docstore.Doc[domain.Order]) *ordersv1.Order {
+	o := d.Body
+	m := &ordersv1.Order{
+		Id: d.ID, CertificateId: o.CertificateID, IntentNumber: o.IntentNumber, Team: d.Team, Owner: o.Owner, Spec: o.Spec.Message(),
+		SpecGeneration: o.SpecGeneration, State: string(o.State), Blocked: o.Blocked.Message(), Problem: o.Problem.Message(),
+		CreateTime: timestamppb.New(d.CreatedAt), UpdateTime: timestamppb.New(d.ChangedAt), GiveUpTime: stamp(o.GiveUpAt), Cause: o.Cause,
+		KeyId: o.KeyID, VersionId: o.VersionID, NextTime: stamp(d.WorkAt),
+	}
+	if o.Replaces != nil {
+		m.ReplacesVersionId = o.Replaces.VersionID
+	}
+	for _, a := range o.Attempts {
+		am := &ordersv1.Attempt{
+			Number: a.Number, IssuerId: a.IssuerID, AccountId: a.AccountID, State: string(a.State), Url: a.URL, Replaces: a.Replaces,
+			Problem: a.Problem.Message(), CreateTime: stamp(a.CreatedAt),
+		}
+		for _, z := range a.Authorizations {
+			am.Authorizations = append(am.Authorizations, &ordersv1.Authorization{
+				Number: z.Number, Identifier: z.Identifier, Wildcard: z.Wildcard, State: string(z.State), ChallengeId: z.ChallengeID,
+				Problem: z.Problem.Message(), ExpireTime: stamp(z.ExpiresAt),
+			})
+			if z.Action != nil {
+				m.ActionsRequired = append(m.ActionsRequired, &ordersv1.ActionRequired{
+					ChallengeId: z.ChallengeID, Identifier: z.Identifier, Type: z.Action.Type, Location: z.Action.Location, Value: z.Action.Value,
+				})
+			}
+		}
+		m.Attempts = append(m.Attempts, am)
+	}
+	return m
+}
+
+func issuer(d docstore.Doc[domain.Issuer]) *ordersv1.Issuer {
+	i := d.Body
+	return &ordersv1.Issuer{
+		Id: d.ID, DisplayName: i.DisplayName, Team: d.Team, Kind: i.Kind, Disabled: i.Disabled, CreateTime: timestamppb.New(d.CreatedAt),
+		Acme: &ordersv1.AcmeIssuer{
+			DirectoryUrl: i.DirectoryURL, TrustRootsPem: i.TrustRootsPEM, IssuedRootsPem: i.IssuedRootsPEM, Contacts: i.Contacts,
+			TermsAgreed: i.TermsAgreed, AccountKeyAlgorithm: i.AccountKeyAlgorithm, Profile: i.Profile,
+		},
+		AccountId: app.AccountID(d.ID),
+	}
+}
+
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() || t.Equal(clock.Never) {
+		return nil
+	}
+	return timestamppb.New(t)
+}

@@ -1,0 +1,8 @@
+module github.com/certwright/certwright/services/renewals
+
+go 1.26
+
+replace (
+	github.com/certwright/certwright/api => ../../api
+	github.com/certwright/certwright/shared => ../../shared
+)
