@@ -91,7 +91,7 @@ func Defaults() Config {
 	return Config{
 		DataDir: filepath.Join(home, ".certwright"), Log: Log{Level: "info", Format: "json"}, Trace: Trace{Sample: 1},
 		Gateway: gateway.Defaults(), Challenges: challenges.Defaults(), Deployer: deployer.Defaults(), Notifications: notifications.Defaults(),
-		Renewals: renewals.Defaults(), Keys: keys.Defaults(), DNS: dns.Defaults(),
+		Renewals: renewals.Defaults(), Keys: keys.Defaults(), DNS: dns.Defaults(), Inventory: inventory.Defaults(), Orders: orders.Defaults(),
 	}
 }
 

@@ -21,10 +21,11 @@ import (
 
 // Run runs the service until ctx ends or a part of it fails.
 func Run(ctx context.Context, p *service.Platform, cfg Config) error {
-	if cfg.KEKFile == "" {
-		cfg.KEKFile = filepath.Join(p.DataDir, "kek.pem")
+	kek := cfg.KEKFile
+	if !filepath.IsAbs(kek) {
+		kek = filepath.Join(p.DataDir, kek)
 	}
-	sealer, err := seal.OpenKEK(ctx, p.Store, cfg.KEKFile, "dns")
+	sealer, err := seal.OpenKEK(ctx, p.Store, kek, "dns")
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ type Config struct {
 	SweepEvery    time.Duration `yaml:"sweep_every" validate:"min=1s" doc:"How often records that have served their time are looked for."`
 }
 
-// Default is the configuration of an installation that configures nothing.
-func Default() Config {
+// Defaults is the configuration of an installation that configures nothing.
+func Defaults() Config {
 	return Config{RevokeWait: 24 * time.Hour, TombstoneKeep: 30 * 24 * time.Hour, SweepEvery: time.Hour}
 }

@@ -2,7 +2,7 @@ package keys
 
 import "time"
 
-// Config of the service. Start from Default.
+// Config of the service. Start from Defaults.
 type Config struct {
 	KEKFile          string        `yaml:"kek_file" doc:"File of the key-encryption key; a relative path is below the data directory." validate:"required"`
 	KeepPrevious     int           `yaml:"keep_previous" doc:"How many keys before the newest of a certificate are kept for rollbacks." validate:"min=0,max=100"`
@@ -12,8 +12,8 @@ type Config struct {
 	ForgetAfter      time.Duration `yaml:"forget_after" doc:"How long the record of a destroyed key is kept; the key itself is erased at once." validate:"min=24h"`
 }
 
-// Default is the configuration of an installation that configures nothing.
-func Default() Config {
+// Defaults is the configuration of an installation that configures nothing.
+func Defaults() Config {
 	const day = 24 * time.Hour
 	return Config{
 		KEKFile: "keys.kek", KeepPrevious: 1, DeletedRetention: 30 * day, Unanswered: 31 * day, ReviewEvery: 30 * day, ForgetAfter: 400 * day,

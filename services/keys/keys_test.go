@@ -26,7 +26,7 @@ func TestServiceStopsWithoutItsKeyEncryptionKey(t *testing.T) {
 	mine, err := seal.OpenKEK(t.Context(), store, path, "keys")
 	require.NoError(t, err)
 	run := func() error {
-		return keys.Run(context.Background(), &service.Platform{Name: "keys", Clock: clk, Logger: slog.New(slog.DiscardHandler), Store: store, DataDir: dir}, keys.Default())
+		return keys.Run(context.Background(), &service.Platform{Name: "keys", Clock: clk, Logger: slog.New(slog.DiscardHandler), Store: store, DataDir: dir}, keys.Defaults())
 	}
 
 	require.NoError(t, os.Remove(path))

@@ -6,12 +6,10 @@ import "time"
 type Config struct {
 	// KEKFile is the key-encryption key of account keys; empty: orders.kek in the data directory.
 	KEKFile string `yaml:"kek_file" doc:"File of the key that seals ACME account keys; default orders.kek in the data directory"`
-	// Lease of the workers, default 60 s.
-	Lease time.Duration `yaml:"lease" validate:"omitempty,min=2000000000" doc:"How long a worker's claim lasts; at least four times the clock skew between replicas"`
 	// Concurrency is how many orders are stepped at once, default 64.
 	Concurrency int `yaml:"concurrency" validate:"gte=0,lte=1024" doc:"How many orders are stepped at once"`
-	// Sweep is how often the store is asked for due documents, default 5 s.
-	Sweep time.Duration `yaml:"sweep" doc:"How often the store is asked for due orders"`
+	// ARIMinRetry is how often a CA is asked for the renewal window of one certificate at most, default 1 min.
+	ARIMinRetry time.Duration `yaml:"ari_min_retry" doc:"The shortest Retry-After of a CA's renewal information that is believed; default 1m"`
 	// Version of the program, for the user agent.
 	Version string `yaml:"-"`
 }
@@ -22,3 +20,13 @@ func (c Config) keyFile(def string) string {
 	}
 	return def
 }
+
+func (c Config) ariMinRetry() time.Duration {
+	if c.ARIMinRetry > 0 {
+		return c.ARIMinRetry
+	}
+	return time.Minute
+}
+
+// Defaults returns the configuration that is used where none is given.
+func Defaults() Config { return Config{} }

@@ -34,6 +34,7 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 	a := &app.App{
 		Stores: stores, CA: acme.New(p.Clock, "certwright/"+cfg.Version), Keys: keysv1.NewKeysServiceClient(p.Peer("keys")),
 		Inventory: inventoryv1.NewInventoryServiceClient(p.Peer("inventory")), Sealer: sealer, Clock: p.Clock, Logger: p.Logger, Epoch: p.Store.Epoch(),
+		ARIMinRetry: cfg.ariMinRetry(),
 	}
 	ordersv1.RegisterOrdersServiceServer(p.Server, &grpc.Server{App: a})
 	if err := p.Bus.Consume(consumer.New(a)); err != nil {
@@ -41,11 +42,11 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 	}
 	p.Go("order worker", worker.New(worker.Config[domain.Order]{
 		Name: "orders", Coll: stores.Orders, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.StepOrder,
-		Lease: cfg.Lease, Concurrency: cfg.Concurrency, Sweep: cfg.Sweep,
+		Concurrency: cfg.Concurrency,
 	}).Run)
 	p.Go("revocation worker", worker.New(worker.Config[domain.Revocation]{
 		Name: "revocations", Coll: stores.Revocations, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.StepRevocation,
-		Lease: cfg.Lease, Concurrency: 8, Sweep: cfg.Sweep,
+		Concurrency: 8,
 	}).Run)
 	p.Go("request sweep", stores.Requests.Run)
 	return p.Serve(ctx)

@@ -127,7 +127,7 @@ type Page[T any] struct {
 	Next string
 }
 
-// Pending is an outbox entry not yet cleared. Revision is that of the write that added it.
+// Pending is an outbox entry not yet cleared, and the document whose write added it.
 type Pending struct {
 	Collection string
 	DocID      string

@@ -21,49 +21,68 @@ const Overlap = 10 * time.Minute
 // VoidAfter is the age at which a cursor is void: tombstones may be gone, so everything is read again.
 const VoidAfter = 25 * 24 * time.Hour
 
-// Changes serves a ListChanges call over a collection: the documents changed since the cursor, by (changed_at, _id).
+// Changes serves a ListChanges call over a collection: the documents changed since the cursor, by (changed_at, _id). An empty cursor reads
+// everything. restarted says that the cursor is void (garbage, of another epoch of the store, or older than VoidAfter): what follows, from this page
+// on until more is false, is everything, and what is not in it does not exist any more. The documents changed in the last Overlap come each time.
 func Changes[T any](ctx context.Context, c *outbox.Collection[T], epoch, cursor string, limit int) (docs []docstore.Doc[T], next string, more, restarted bool, err error) {
-	at, page, ok := decode(cursor, epoch)
-	now := c.Clock().Now()
-	if cursor != "" && (!ok || now.Sub(at) > VoidAfter) {
-		at, page, restarted = time.Time{}, "", true
-	}
 	if limit <= 0 || limit > 1000 {
 		limit = 500
 	}
-	q := docstore.Query{Where: []docstore.Cond{{Field: "changed_at", Op: docstore.Gte, Value: at}}, Limit: limit, After: page}
-	found, err := c.Find(ctx, q)
+	now := c.Clock().Now()
+	from, ok := decode(cursor, epoch)
+	if cursor != "" && (!ok || now.Sub(from.issued) > VoidAfter) {
+		from, restarted = position{}, true
+	}
+	found, err := find(ctx, c, from, limit)
+	if err != nil && from.page != "" && errs.KindOf(err) == errs.Invalid { // a page of another version of the store
+		from, restarted = position{}, true
+		found, err = find(ctx, c, from, limit)
+	}
 	if err != nil {
 		return nil, "", false, false, err
 	}
-	last := at
-	if n := len(found.Docs); n > 0 {
-		last = found.Docs[n-1].ChangedAt
+	from.issued, from.page = now, found.Next
+	if more = found.Next != ""; !more {
+		// Everything that changed before now was seen, but for what became visible late.
+		from.at = now.Add(-Overlap)
 	}
-	if found.Next != "" {
-		return found.Docs, encode(epoch, at, found.Next), true, restarted, nil
-	}
-	if last.IsZero() {
-		last = now
-	}
-	return found.Docs, encode(epoch, last.Add(-Overlap), ""), false, restarted, nil
+	return found.Docs, encode(epoch, from), more, restarted, nil
 }
 
-func encode(epoch string, at time.Time, page string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(epoch + "|" + at.UTC().Format(time.RFC3339Nano) + "|" + page))
+func find[T any](ctx context.Context, c *outbox.Collection[T], from position, limit int) (docstore.Page[T], error) {
+	return c.Find(ctx, docstore.Query{
+		Where: []docstore.Cond{{Field: "changed_at", Op: docstore.Gte, Value: from.at}}, Limit: limit, After: from.page,
+	})
 }
 
-func decode(cursor, epoch string) (at time.Time, page string, ok bool) {
+// position is what a cursor says.
+type position struct {
+	at     time.Time // where the reading begins
+	issued time.Time // when the cursor was given out
+	page   string    // the store's cursor inside the reading; empty between two readings
+}
+
+func encode(epoch string, p position) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(epoch + "|" + p.at.UTC().Format(time.RFC3339Nano) + "|" + p.issued.UTC().Format(time.RFC3339Nano) + "|" + p.page))
+}
+
+func decode(cursor, epoch string) (p position, ok bool) {
 	raw, err := base64.RawURLEncoding.DecodeString(cursor)
 	if err != nil {
-		return at, "", false
+		return position{}, false
 	}
-	parts := strings.SplitN(string(raw), "|", 3)
-	if len(parts) != 3 || parts[0] != epoch {
-		return at, "", false
+	parts := strings.SplitN(string(raw), "|", 4)
+	if len(parts) != 4 || parts[0] != epoch {
+		return position{}, false
 	}
-	at, err = time.Parse(time.RFC3339Nano, parts[1])
-	return at, parts[2], err == nil
+	if p.at, err = time.Parse(time.RFC3339Nano, parts[1]); err != nil {
+		return position{}, false
+	}
+	if p.issued, err = time.Parse(time.RFC3339Nano, parts[2]); err != nil {
+		return position{}, false
+	}
+	p.page = parts[3]
+	return p, true
 }
 
 // Page is one answer of an owner's ListChanges.
@@ -93,35 +112,52 @@ func (r *Reader) Poke() {
 	}
 }
 
-// Run reads until ctx ends. The cursor lives in memory: a start reads everything once, in pages.
+// firstPause is how long a reader waits after an error; it doubles up to Every.
+const firstPause = 2 * time.Second
+
+// Run reads until ctx ends. The cursor lives in memory: a start reads everything once, in pages. After an error it goes on from the last page that was
+// read.
 func (r *Reader) Run(ctx context.Context) error {
-	if r.Every == 0 {
-		r.Every = 3 * time.Minute
+	every := r.Every
+	if every == 0 {
+		every = 3 * time.Minute
 	}
-	cursor := ""
+	cursor, failures := "", 0
 	for ctx.Err() == nil {
-		wait := r.Every
-		for ctx.Err() == nil {
-			page, err := r.Read(ctx, cursor)
-			if err != nil {
-				if ctx.Err() == nil && errs.KindOf(err) != errs.Unavailable {
-					r.Logger.WarnContext(ctx, "changes cannot be read", "reader", r.Name, "error", err)
-				}
-				wait = min(wait, 2*time.Second)
-				break
+		page, err := r.Read(ctx, cursor)
+		if err == nil && page.More && page.Next == cursor {
+			err = errs.New(errs.Internal, "", "the owner's cursor does not move on")
+		}
+		wait := every
+		switch {
+		case err != nil:
+			wait = min(firstPause<<min(failures, 10), max(every, firstPause))
+			failures++
+			if ctx.Err() == nil && (errs.KindOf(err) != errs.Unavailable || failures%10 == 0) {
+				r.Logger.WarnContext(ctx, "changes cannot be read; they are read later", "reader", r.Name, "error", err, "failures", failures)
 			}
-			cursor = page.Next
-			if !page.More {
-				break
+		default:
+			cursor, failures = page.Next, 0
+			if page.More {
+				continue
 			}
 		}
-		done, stop := r.Clock.After(wait)
-		select {
-		case <-ctx.Done():
-		case <-done:
-		case <-r.Now:
-		}
-		stop()
+		r.pause(ctx, wait, err == nil)
 	}
 	return nil
+}
+
+// pause waits, and at most until poked when that is allowed.
+func (r *Reader) pause(ctx context.Context, wait time.Duration, pokes bool) {
+	done, stop := r.Clock.After(wait)
+	defer stop()
+	now := r.Now
+	if !pokes {
+		now = nil // it stays in the channel
+	}
+	select {
+	case <-ctx.Done():
+	case <-done:
+	case <-now:
+	}
 }

@@ -20,17 +20,20 @@ func Size(asked int32) (int, error) {
 	return int(asked), nil
 }
 
-// Filter parses a filter into field → value. Invalid/BAD_FILTER names what was given and which fields are allowed; a field may come once.
+// Filter parses a filter into field → value. A value with " AND " in it, or with spaces around, stands in double quotes. Invalid/BAD_FILTER names
+// what was given and which fields are allowed; a field may come once.
 func Filter(filter string, allowed ...string) (map[string]string, error) {
 	out := map[string]string{}
-	filter = strings.TrimSpace(filter)
-	if filter == "" {
+	if strings.TrimSpace(filter) == "" {
 		return out, nil
 	}
-	for _, term := range strings.Split(filter, " AND ") {
+	for _, term := range terms(filter) {
 		name, value, ok := strings.Cut(term, "=")
-		name, value = strings.TrimSpace(name), strings.Trim(strings.TrimSpace(value), `"`)
-		if !ok || value == "" {
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
+			value = value[1 : len(value)-1]
+		}
+		if !ok || value == "" || strings.Contains(value, `"`) {
 			return nil, errs.New(errs.Invalid, "BAD_FILTER", "the filter term %q is not of the form field=value", term)
 		}
 		if !slices.Contains(allowed, name) {
@@ -42,4 +45,21 @@ func Filter(filter string, allowed ...string) (map[string]string, error) {
 		out[name] = value
 	}
 	return out, nil
+}
+
+// terms splits at each " AND " outside of quotes.
+func terms(filter string) (all []string) {
+	const and = " AND "
+	quoted, start := false, 0
+	for i := 0; i < len(filter); i++ {
+		switch {
+		case filter[i] == '"':
+			quoted = !quoted
+		case !quoted && strings.HasPrefix(filter[i:], and):
+			all = append(all, filter[start:i])
+			i += len(and) - 1
+			start = i + 1
+		}
+	}
+	return append(all, filter[start:])
 }

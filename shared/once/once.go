@@ -57,37 +57,51 @@ func (r *Requests) ID(ctx context.Context, principal, method, requestID, prefix 
 		Body: request{BodyHash: hash(encoded), Result: id.New(prefix, now)},
 	}
 	// The audit entry belongs to the thing created, not to this note.
-	err = r.coll.Insert(outbox.WithoutCall(ctx), &doc)
-	if err == nil {
-		return doc.Body.Result, nil
+	ctx = outbox.WithoutCall(ctx)
+	for {
+		attempt := doc
+		err = r.coll.Insert(ctx, &attempt)
+		if err == nil {
+			return doc.Body.Result, nil
+		}
+		if errs.KindOf(err) != errs.AlreadyExists {
+			return "", err
+		}
+		first, err := r.coll.Get(ctx, doc.ID)
+		switch {
+		case err != nil && errs.KindOf(err) == errs.NotFound: // too old, and swept this moment
+			continue
+		case err != nil:
+			return "", err
+		case first.Body.BodyHash != doc.Body.BodyHash:
+			return "", errs.New(errs.AlreadyExists, "REQUEST_ID_REUSED",
+				"requestId %q was used for another body, which made %s; use a new requestId for a new request", requestID, first.Body.Result).
+				WithMeta("first", first.Body.Result)
+		}
+		return first.Body.Result, nil
 	}
-	if errs.KindOf(err) != errs.AlreadyExists {
-		return "", err
-	}
-	first, err := r.coll.Get(ctx, doc.ID)
-	if err != nil {
-		return "", err
-	}
-	if first.Body.BodyHash != doc.Body.BodyHash {
-		return "", errs.New(errs.AlreadyExists, "REQUEST_ID_REUSED",
-			"requestId %q was used for another body, which made %s; use a new requestId for a new request", requestID, first.Body.Result).
-			WithMeta("first", first.Body.Result)
-	}
-	return first.Body.Result, nil
 }
 
-// Sweep removes what is older than Keep. Call it now and then.
+// Sweep removes what is older than Keep. Run calls it.
 func (r *Requests) Sweep(ctx context.Context) error {
-	page, err := r.coll.Find(ctx, docstore.Query{Where: []docstore.Cond{{Field: "due_at", Op: docstore.Lte, Value: r.coll.Clock().Now()}}, Limit: 1000})
-	if err != nil {
-		return err
-	}
-	for _, d := range page.Docs {
-		if err := r.coll.Remove(ctx, d); err != nil && errs.KindOf(err) != errs.Conflict && errs.KindOf(err) != errs.NotFound {
+	for {
+		page, err := r.coll.Find(ctx, docstore.Query{Where: []docstore.Cond{{Field: "due_at", Op: docstore.Lte, Value: r.coll.Clock().Now()}}, Limit: 1000})
+		if err != nil {
 			return err
 		}
+		removed := 0
+		for _, d := range page.Docs {
+			switch err := r.coll.Remove(ctx, d); {
+			case err == nil:
+				removed++
+			case errs.KindOf(err) != errs.Conflict && errs.KindOf(err) != errs.NotFound: // else another replica was quicker
+				return err
+			}
+		}
+		if page.Next == "" || removed == 0 {
+			return nil
+		}
 	}
-	return nil
 }
 
 func hash(b []byte) string {
@@ -95,11 +109,11 @@ func hash(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Run sweeps once an hour until ctx ends.
+// Run sweeps once an hour until ctx ends. What cannot be removed now is removed later.
 func (r *Requests) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := r.Sweep(ctx); err != nil && errs.KindOf(err) == errs.Internal {
-			return err
+		if err := r.Sweep(ctx); err != nil && ctx.Err() == nil {
+			r.coll.Logger().WarnContext(ctx, "old requests are removed later", "error", err)
 		}
 		_ = r.coll.Clock().Sleep(ctx, time.Hour)
 	}

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -45,6 +49,14 @@ func (c *Collection[T]) Name() string { return c.name }
 // Clock is the clock of the outbox.
 func (c *Collection[T]) Clock() clock.Clock { return c.out.cfg.Clock }
 
+// Patience is how long a worker's claim lasts and how often it sweeps, where nothing else is configured.
+func (c *Collection[T]) Patience() (lease, sweep time.Duration) {
+	return c.out.cfg.Lease, c.out.cfg.WorkerSweep
+}
+
+// Logger is the logger of the outbox.
+func (c *Collection[T]) Logger() *slog.Logger { return c.out.cfg.Logger }
+
 // Get returns the document, tombstones included. NotFound when there is none.
 func (c *Collection[T]) Get(ctx context.Context, id string) (docstore.Doc[T], error) {
 	raw, err := c.out.cfg.Store.Get(ctx, c.name, id)
@@ -69,6 +81,34 @@ func (c *Collection[T]) Find(ctx context.Context, q docstore.Query) (docstore.Pa
 	return page, nil
 }
 
+// Due is a document that the worker has to look at, without its body.
+type Due struct {
+	ID         string
+	LeaseUntil time.Time
+}
+
+// Due returns at most limit documents that are due at the moment given, the longest due first. One that cannot be decoded does not hide the others.
+func (c *Collection[T]) Due(ctx context.Context, at time.Time, limit int) ([]Due, error) {
+	page, err := c.out.cfg.Store.Find(ctx, c.name, docstore.Query{
+		Where: []docstore.Cond{{Field: "due_at", Op: docstore.Lte, Value: at}}, Limit: limit,
+	})
+	if err != nil {
+		return nil, err
+	}
+	found := make([]Due, 0, len(page.Docs))
+	for _, raw := range page.Docs {
+		var d Due
+		if id, ok := docstore.Field(raw, "_id"); ok {
+			d.ID, _ = id.(string)
+		}
+		if until, ok := docstore.Field(raw, "lease_until"); ok {
+			d.LeaseUntil, _ = until.(time.Time)
+		}
+		found = append(found, d)
+	}
+	return found, nil
+}
+
 // Count returns how many documents match, looking at no more than limit.
 func (c *Collection[T]) Count(ctx context.Context, q docstore.Query, limit int) (int, error) {
 	return c.out.cfg.Store.Count(ctx, c.name, q, limit)
@@ -85,7 +125,7 @@ func (c *Collection[T]) Insert(ctx context.Context, doc *docstore.Doc[T], facts 
 	if doc.Trace == "" {
 		doc.Trace = traceparent(ctx)
 	}
-	return c.write(ctx, doc, now, facts, func(next docstore.Raw, entries []docstore.Entry) error {
+	return c.write(ctx, doc, now, facts, nil, func(next docstore.Raw, entries []docstore.Entry) error {
 		return c.out.cfg.Store.Insert(ctx, c.name, next, entries)
 	})
 }
@@ -94,13 +134,14 @@ func (c *Collection[T]) Insert(ctx context.Context, doc *docstore.Doc[T], facts 
 // Conflict when somebody else wrote first; doc is then unchanged.
 func (c *Collection[T]) Save(ctx context.Context, doc *docstore.Doc[T], facts ...Fact) error {
 	guard := doc.Revision
-	return c.write(ctx, doc, c.out.cfg.Clock.Now(), facts, func(next docstore.Raw, entries []docstore.Entry) error {
+	return c.write(ctx, doc, c.out.cfg.Clock.Now(), facts, nil, func(next docstore.Raw, entries []docstore.Entry) error {
 		return c.out.cfg.Store.Update(ctx, c.name, guard, next, entries)
 	})
 }
 
-// Change loads the document, applies f, and saves; on a conflict it starts over. f must be a pure function of the
-// document that it is given. It returns the document as stored.
+// Change loads the document, applies f, and saves; on a conflict it loads again and calls f again. f must be a pure function of the
+// document that it is given, and may return ErrUnchanged to write nothing. It returns the document as stored; with an error what it returns is not
+// stored. After Unavailable or Timeout it is unknown whether the change was written: f must find out when it is called anew.
 func (c *Collection[T]) Change(ctx context.Context, id string, f func(doc *docstore.Doc[T]) ([]Fact, error)) (docstore.Doc[T], error) {
 	for range maxConflicts {
 		doc, err := c.Get(ctx, id)
@@ -115,7 +156,7 @@ func (c *Collection[T]) Change(ctx context.Context, id string, f func(doc *docst
 			return doc, err
 		}
 		err = c.Save(ctx, &doc, facts...)
-		if errs.KindOf(err) != errs.Conflict || err == nil {
+		if err == nil || errs.KindOf(err) != errs.Conflict {
 			return doc, err
 		}
 	}
@@ -140,11 +181,14 @@ func (c *Collection[T]) TellAgain(ctx context.Context, doc docstore.Doc[T], natu
 	return false, nil
 }
 
-func (c *Collection[T]) write(ctx context.Context, doc *docstore.Doc[T], now time.Time, facts []Fact, store func(docstore.Raw, []docstore.Entry) error) error {
+// write stores what doc is to become by store, with its facts, the entries told again and the call's audit entry, and hands those to the relay.
+func (c *Collection[T]) write(
+	ctx context.Context, doc *docstore.Doc[T], now time.Time, facts []Fact, again []docstore.Entry, store func(docstore.Raw, []docstore.Entry) error,
+) error {
 	next := *doc
 	next.Revision++
 	next.ChangedAt = now
-	next.Kept = append([]docstore.Kept(nil), doc.Kept...)
+	next.Kept = slices.Clone(doc.Kept)
 	if next.WorkAt.IsZero() {
 		next.WorkAt = clock.Never
 	}
@@ -153,7 +197,9 @@ func (c *Collection[T]) write(ctx context.Context, doc *docstore.Doc[T], now tim
 		return err
 	}
 	next.DueAt = next.WorkAt
+	awaits := false
 	for _, k := range next.Kept {
+		awaits = awaits || k.Await
 		if k.Await && k.NextAt.Before(next.DueAt) {
 			next.DueAt = k.NextAt
 		}
@@ -162,29 +208,54 @@ func (c *Collection[T]) write(ctx context.Context, doc *docstore.Doc[T], now tim
 	if err != nil {
 		return err
 	}
+	entries = append(entries, again...)
 	call := callOf(ctx)
-	if call != nil && !call.written.Load() {
+	if call != nil && c.out.cfg.Audit != nil && !call.written.Load() {
 		entries = append(entries, call.entry(next.ID, next.Team, c.out.cfg.Store.Epoch(), next.Revision, now))
 	}
-	if err := store(raw, entries); err != nil {
+	if err := c.store(ctx, next.ID, raw, entries, store); err != nil {
 		return err
 	}
 	if call != nil {
 		call.written.Store(true)
 	}
 	*doc = next
+	at := next.DueAt
+	if next.LeaseUntil.After(now) && next.LeaseUntil.After(at) {
+		at = next.LeaseUntil // who holds the lease looks at it anyway
+	}
+	c.out.notify(c.name, next.ID, at, awaits)
+	return nil
+}
+
+// store writes and queues as one step as far as other writes of the same document are concerned.
+func (c *Collection[T]) store(ctx context.Context, docID string, raw docstore.Raw, entries []docstore.Entry, store func(docstore.Raw, []docstore.Entry) error) error {
+	if len(entries) == 0 {
+		return store(raw, nil)
+	}
+	unlock, err := c.out.locks.lock(ctx, c.name+"/"+docID)
+	if err != nil {
+		return errs.New(errs.Canceled, "", "waiting to write %s %s: %w", c.name, docID, err)
+	}
+	defer unlock()
+	if err := store(raw, entries); err != nil {
+		return err
+	}
 	pending := make([]docstore.Pending, len(entries))
 	for i, e := range entries {
-		pending[i] = docstore.Pending{Collection: c.name, DocID: next.ID, Entry: e}
+		pending[i] = docstore.Pending{Collection: c.name, DocID: docID, Entry: e}
 	}
 	c.out.enqueue(pending)
-	c.out.notify(c.name, next.ID, next.DueAt)
 	return nil
 }
 
 // entries encodes the facts of the write that makes doc's revision, and keeps those that are to be kept.
 func (c *Collection[T]) entries(ctx context.Context, doc *docstore.Doc[T], now time.Time, facts []Fact) ([]docstore.Entry, error) {
-	var out []docstore.Entry
+	if len(facts) == 0 {
+		return nil, nil
+	}
+	out := make([]docstore.Entry, 0, len(facts)+1)
+	epoch := c.out.cfg.Store.Epoch()
 	cause, caused := bus.Cause(ctx)
 	trace := traceparent(ctx)
 	if trace == "" {
@@ -199,7 +270,6 @@ func (c *Collection[T]) entries(ctx context.Context, doc *docstore.Doc[T], now t
 		if err != nil {
 			return nil, fmt.Errorf("encoding %s: %w", typ, err)
 		}
-		epoch := c.out.cfg.Store.Epoch()
 		event := bus.Event{
 			ID:   fmt.Sprintf("%s-%s-%d-%d", doc.ID, epoch, doc.Revision, n),
 			Type: typ, Source: c.out.cfg.Source, Subject: doc.ID, Time: now, Revision: doc.Revision, Epoch: epoch,
@@ -222,7 +292,7 @@ func (c *Collection[T]) entries(ctx context.Context, doc *docstore.Doc[T], now t
 	return out, nil
 }
 
-// Repeat makes the entries of the facts that have waited long enough, and moves their next moment. The worker calls it when it claims.
+// repeat makes the entries of the facts that have waited long enough, and moves their next moment.
 func (o *Outbox) repeat(kept []docstore.Kept, now time.Time) (again []docstore.Entry) {
 	for i := range kept {
 		k := &kept[i]
@@ -243,51 +313,75 @@ func (o *Outbox) repeat(kept []docstore.Kept, now time.Time) (again []docstore.E
 	return again
 }
 
-// Claim takes the lease of a document that is due, tells again what has waited too long for its answer, and saves. The worker calls it.
-// It returns false when nothing is due or somebody else holds the lease.
+// Claim takes the lease of a document whose WorkAt has passed, tells again what has waited too long for its answer, and saves. The worker calls it.
+// True: the lease is token's, until doc.LeaseUntil. False: there is nothing to do now, or somebody else holds the lease; doc.DueAt and
+// doc.LeaseUntil say when to look again. Conflict: doc is old. While a lease is held nothing is told again.
 func (c *Collection[T]) Claim(ctx context.Context, doc *docstore.Doc[T], token string, lease time.Duration) (bool, error) {
 	now := c.out.cfg.Clock.Now()
-	if doc.DueAt.After(now) || doc.LeaseUntil.After(now) {
+	if doc.LeaseUntil.After(now) {
+		return doc.LeaseToken == token, nil
+	}
+	if doc.DueAt.After(now) {
 		return false, nil
 	}
 	next := *doc
-	next.Kept = append([]docstore.Kept(nil), doc.Kept...)
+	next.Kept = slices.Clone(doc.Kept)
 	again := c.out.repeat(next.Kept, now)
-	if !next.WorkAt.After(now) {
+	claimed := !next.WorkAt.After(now)
+	if claimed {
 		next.LeaseToken, next.LeaseUntil = token, now.Add(lease)
 	}
 	guard := doc.Revision
-	err := c.write(ctx, &next, now, nil, func(raw docstore.Raw, entries []docstore.Entry) error {
-		return c.out.cfg.Store.Update(ctx, c.name, guard, raw, append(entries, again...))
+	err := c.write(ctx, &next, now, nil, again, func(raw docstore.Raw, entries []docstore.Entry) error {
+		return c.out.cfg.Store.Update(ctx, c.name, guard, raw, entries)
 	})
 	if err != nil {
 		return false, err
 	}
-	pending := make([]docstore.Pending, len(again))
-	for i, e := range again {
-		pending[i] = docstore.Pending{Collection: c.name, DocID: next.ID, Entry: e}
-	}
-	c.out.enqueue(pending)
 	*doc = next
-	return doc.LeaseToken == token, nil
+	c.told(ctx, next.Meta, len(again))
+	return claimed, nil
 }
 
-// Watch registers the worker of this collection: f is told of every document that a write made due, and when.
+// told counts repeats, and complains of answers that do not come.
+func (c *Collection[T]) told(ctx context.Context, m docstore.Meta, again int) {
+	if again == 0 {
+		return
+	}
+	attrs := metric.WithAttributes(attribute.String("collection", c.name))
+	c.out.met.again.Add(ctx, int64(again), attrs)
+	for _, k := range m.Kept {
+		if k.Await && k.Times >= unansweredAfter {
+			c.out.met.silent.Add(ctx, 1, attrs)
+			c.out.cfg.Logger.WarnContext(ctx, "a fact was told again and again without an answer",
+				"collection", c.name, "id", m.ID, "fact", k.Entry.Subject, "key", k.Key, "times", k.Times)
+		}
+	}
+}
+
+// Watch registers the worker of this collection: f is told of every document that a write made due, and when. A later one replaces it.
 func (c *Collection[T]) Watch(f func(id string, at time.Time)) {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	c.out.watch[c.name] = func(d due) { f(d.id, d.at) }
+	c.out.watching.Lock()
+	defer c.out.watching.Unlock()
+	c.out.watch[c.name] = f
 }
 
-func (o *Outbox) notify(collection, id string, at time.Time) {
+func (o *Outbox) notify(collection, id string, at time.Time, awaits bool) {
 	if at.Equal(clock.Never) {
 		return
 	}
-	o.mu.Lock()
-	f := o.watch[collection]
-	o.mu.Unlock()
+	o.watching.RLock()
+	f, complained := o.watch[collection], o.missing[collection]
+	o.watching.RUnlock()
 	if f != nil {
-		f(due{id: id, at: at})
+		f(id, at)
+		return
+	}
+	if awaits && !complained {
+		o.watching.Lock()
+		o.missing[collection] = true
+		o.watching.Unlock()
+		o.cfg.Logger.Error("documents await answers, but their collection has no worker that would tell their facts again", "collection", collection)
 	}
 }
 
@@ -295,7 +389,7 @@ func (o *Outbox) notify(collection, id string, at time.Time) {
 func Answered(m *docstore.Meta, natural string) bool {
 	for i := range m.Kept {
 		if m.Kept[i].Key == natural && m.Kept[i].Await {
-			kept := append([]docstore.Kept(nil), m.Kept...)
+			kept := slices.Clone(m.Kept)
 			kept[i].Await, kept[i].NextAt = false, clock.Never
 			m.Kept = kept
 			return true
@@ -314,10 +408,13 @@ func Awaits(m docstore.Meta, natural string) bool {
 	return false
 }
 
+// unansweredAfter is how many repeats without an answer are an alarm.
+const unansweredAfter = 3
+
 // Unanswered returns how many facts were told again at least three times without an answer: an alarm.
 func Unanswered(m docstore.Meta) (n int) {
 	for _, k := range m.Kept {
-		if k.Await && k.Times >= 3 {
+		if k.Await && k.Times >= unansweredAfter {
 			n++
 		}
 	}
@@ -355,7 +452,7 @@ func traceparent(ctx context.Context) string {
 func Postpone(m *docstore.Meta, natural string, until time.Time) {
 	for i := range m.Kept {
 		if m.Kept[i].Key == natural && m.Kept[i].Await {
-			kept := append([]docstore.Kept(nil), m.Kept...)
+			kept := slices.Clone(m.Kept)
 			kept[i].NextAt = until
 			m.Kept = kept
 		}

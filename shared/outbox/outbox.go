@@ -2,11 +2,14 @@
 // write made true, and a relay brings those facts to the bus (and audit entries to identity) whatever crashes in between.
 //
 // Use one Outbox per store, and open each collection through it. Nothing else may write to the store.
+//
+// What is promised: a fact whose write succeeded reaches the bus at least once; facts of one document leave one process in the order of their
+// revisions. What is not: that a fact comes only once, or in order when
+// several replicas write, a crash or a failure came between, or more waits than memory holds.
 package outbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -21,7 +24,7 @@ import (
 
 // Publisher is what the relay needs of the bus; *bus.Bus is one.
 type Publisher interface {
-	// Publish sends the entries in order and returns when the bus has stored them all.
+	// Publish sends the entries in order and returns when the bus has stored them all. Invalid: one of them never can be.
 	Publish(ctx context.Context, entries ...docstore.Entry) error
 	// SafeAfter is how long after Publish an entry must be kept, since the bus may still lose it in a power cut.
 	SafeAfter() time.Duration
@@ -29,17 +32,17 @@ type Publisher interface {
 	OnNewStream(f func())
 }
 
-// Config of an Outbox. All fields but Audit and Meter are needed.
+// Config of an Outbox. Store, Bus, Source, Clock and Logger are needed.
 type Config struct {
 	Store  docstore.Store
 	Bus    Publisher
 	Source string // the service's name; ce-source
 	Clock  clock.Clock
 	Logger *slog.Logger
-	Meter  metric.Meter
-	// Audit hands audit entries to identity; it must be idempotent by entry id. Nil: this service makes none.
+	Meter  metric.Meter // nil: no metrics
+	// Audit hands audit entries to identity; it must be idempotent by entry id. Invalid: one of them never can be taken. Nil: this service makes none.
 	Audit func(ctx context.Context, entries []docstore.Entry) error
-	// Sweep is how often entries that a crash left are looked for, default 5 s.
+	// Sweep is how often entries that a crash left are looked for, and the longest pause after a failure, default 5 s.
 	Sweep time.Duration
 	// Abandoned is how old an entry is before a sweep takes it for left behind, default 10 s.
 	Abandoned time.Duration
@@ -47,31 +50,27 @@ type Config struct {
 	FirstRepeat time.Duration
 	// MaxRepeat is the longest wait between two repeats, default 1 h.
 	MaxRepeat time.Duration
+	// Lease and WorkerSweep are what the workers of its collections use where nothing else is configured; defaults 60 s and 5 s.
+	Lease, WorkerSweep time.Duration
 }
 
-// Outbox relays what the collections of one store told.
+// Outbox relays what the collections of one store told. It is safe for concurrent use.
 type Outbox struct {
 	cfg   Config
-	queue chan struct{}
+	locks locks
+	met   metrics
 
-	mu      sync.Mutex
-	waiting []docstore.Pending   // saved, not yet sent
-	sent    map[string]sentEntry // sent, not yet cleared, by document and message id
-	flushed *sync.Cond           // signalled when waiting and the batch in hand are empty
-	busy    bool                 // a batch is being sent
-	watch   map[string]func(due) // the worker of a collection, by name
-	unacked map[string]struct{}  // audit entries on their way
-	counter map[string]metric.Int64Counter
-}
+	events, audits *lane
 
-type sentEntry struct {
-	pending docstore.Pending
-	at      time.Time
-}
+	mu       sync.Mutex // guards what follows, and the lanes
+	seq      uint64     // of the entry last queued
+	items    map[key]*item
+	progress *sync.Cond // something left a queue
+	streams  int        // how often the bus made a new stream
 
-type due struct {
-	id string
-	at time.Time
+	watching sync.RWMutex // guards what follows
+	watch    map[string]func(id string, at time.Time)
+	missing  map[string]bool // collections without a worker that was already complained about
 }
 
 // New makes an Outbox. Call Run to start its relay.
@@ -85,13 +84,20 @@ func New(cfg Config) *Outbox {
 	def(&cfg.Abandoned, 10*time.Second)
 	def(&cfg.FirstRepeat, time.Minute)
 	def(&cfg.MaxRepeat, time.Hour)
+	def(&cfg.Lease, time.Minute)
+	def(&cfg.WorkerSweep, 5*time.Second)
 	o := &Outbox{
-		cfg:   cfg,
-		queue: make(chan struct{}, 1),
-		sent:  map[string]sentEntry{},
-		watch: map[string]func(due){},
+		cfg:     cfg,
+		locks:   locks{held: map[string]*docLock{}},
+		met:     newMetrics(cfg.Meter),
+		items:   map[key]*item{},
+		watch:   map[string]func(string, time.Time){},
+		missing: map[string]bool{},
 	}
-	o.flushed = sync.NewCond(&o.mu)
+	o.progress = sync.NewCond(&o.mu)
+	o.events = newLane("events", func(ctx context.Context, entries []docstore.Entry) error { return cfg.Bus.Publish(ctx, entries...) })
+	o.events.safeAfter = cfg.Bus.SafeAfter
+	o.audits = newLane("audit", cfg.Audit)
 	cfg.Bus.OnNewStream(o.resend)
 	return o
 }
@@ -102,211 +108,37 @@ func (o *Outbox) Clock() clock.Clock { return o.cfg.Clock }
 // Epoch returns the epoch of the store.
 func (o *Outbox) Epoch() string { return o.cfg.Store.Epoch() }
 
-// Run relays until ctx ends, then flushes what is waiting for at most five seconds.
+// Run relays until ctx ends, then sends what is waiting for at most five seconds (audit entries two). What is left is found in the store by the next
+// start.
 func (o *Outbox) Run(ctx context.Context) error {
-	for {
-		o.relay(ctx)
-		wake, stop := o.cfg.Clock.After(o.nextPass())
-		select {
-		case <-ctx.Done():
-			stop()
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-			o.relay(last)
-			o.clear(last)
-			cancel()
-			return nil
-		case <-o.queue:
-		case <-wake:
-			o.sweep(ctx)
-			o.clear(ctx)
-		}
-		stop()
+	var lanes sync.WaitGroup
+	lanes.Go(func() { o.relay(ctx, o.events, 5*time.Second) })
+	if o.cfg.Audit != nil {
+		lanes.Go(func() { o.relay(ctx, o.audits, 2*time.Second) })
 	}
-}
-
-// Flush waits until everything saved so far has been sent, or ctx ends. Run must be running.
-func (o *Outbox) Flush(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, o.flushed.Broadcast)
-	defer stop()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for (len(o.waiting) > 0 || o.busy) && ctx.Err() == nil {
-		o.flushed.Wait()
-	}
-	return ctx.Err()
-}
-
-func (o *Outbox) nextPass() time.Duration {
-	if safe := o.cfg.Bus.SafeAfter(); safe > 0 && safe < o.cfg.Sweep {
-		return safe
-	}
-	return o.cfg.Sweep
-}
-
-func (o *Outbox) enqueue(pending []docstore.Pending) {
-	if len(pending) == 0 {
-		return
-	}
-	o.mu.Lock()
-	o.waiting = append(o.waiting, pending...)
-	o.mu.Unlock()
-	select {
-	case o.queue <- struct{}{}:
-	default:
-	}
-}
-
-// relay sends what is waiting. What cannot be sent is put back, in front.
-func (o *Outbox) relay(ctx context.Context) {
-	for {
-		o.mu.Lock()
-		batch := o.waiting
-		o.waiting = nil
-		o.busy = len(batch) > 0
-		if !o.busy {
-			o.flushed.Broadcast()
-		}
-		o.mu.Unlock()
-		if len(batch) == 0 {
-			return
-		}
-		left := o.send(ctx, batch)
-		o.mu.Lock()
-		o.waiting = append(left, o.waiting...)
-		o.busy = false
-		o.mu.Unlock()
-		if len(left) > 0 {
-			return // the next sweep or save tries again
-		}
-	}
-}
-
-func (o *Outbox) send(ctx context.Context, batch []docstore.Pending) (left []docstore.Pending) {
-	var events, audits []docstore.Pending
-	for _, p := range batch {
-		if p.Entry.Kind == docstore.EntryAudit {
-			audits = append(audits, p)
-		} else {
-			events = append(events, p)
-		}
-	}
-	if len(events) > 0 {
-		if err := o.cfg.Bus.Publish(ctx, entries(events)...); err != nil {
-			o.cfg.Logger.WarnContext(ctx, "publishing is delayed", "error", err, "entries", len(events))
-			left = append(left, events...)
-		} else {
-			o.markSent(events)
-		}
-	}
-	if len(audits) > 0 {
-		if err := o.audit(ctx, audits); err != nil {
-			o.cfg.Logger.WarnContext(ctx, "audit entries are delayed", "error", err, "entries", len(audits))
-			left = append(left, audits...)
-		}
-	}
-	return left
-}
-
-func (o *Outbox) audit(ctx context.Context, audits []docstore.Pending) error {
-	if o.cfg.Audit == nil {
-		return errors.New("this service has no audit sink")
-	}
-	if err := o.cfg.Audit(ctx, entries(audits)); err != nil {
-		return err
-	}
-	o.mu.Lock()
-	for _, p := range audits { // identity has them for good: clear with the next batch
-		o.sent[key(p)] = sentEntry{pending: p}
-	}
-	o.mu.Unlock()
+	o.keep(ctx)
+	lanes.Wait()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	o.clear(last)
 	return nil
 }
 
-func (o *Outbox) markSent(events []docstore.Pending) {
-	now := o.cfg.Clock.Now()
+// Flush waits until every fact and audit entry saved before the call has been sent or set aside as impossible to send, or ctx ends. Run must be running.
+func (o *Outbox) Flush(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.progress.Broadcast()
+	})
+	defer stop()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, p := range events {
-		o.sent[key(p)] = sentEntry{pending: p, at: now}
+	last := o.seq
+	for (o.events.oldest() <= last || o.audits.oldest() <= last) && ctx.Err() == nil {
+		o.progress.Wait()
 	}
-}
-
-// resend puts everything sent but not cleared back into the queue: the bus has forgotten it.
-func (o *Outbox) resend() {
-	o.mu.Lock()
-	var again []docstore.Pending
-	for k, s := range o.sent {
-		if s.pending.Entry.Kind == docstore.EntryEvent {
-			again = append(again, s.pending)
-			delete(o.sent, k)
-		}
-	}
-	o.mu.Unlock()
-	o.enqueue(again)
-}
-
-// sweep finds entries that a crash, or another replica's crash, left behind.
-func (o *Outbox) sweep(ctx context.Context) {
-	pending, err := o.cfg.Store.Outbox(ctx, o.cfg.Clock.Now().Add(-o.cfg.Abandoned), 1000)
-	if err != nil {
-		if ctx.Err() == nil {
-			o.cfg.Logger.WarnContext(ctx, "the outbox cannot be read", "error", err)
-		}
-		return
-	}
-	o.mu.Lock()
-	known := make(map[string]struct{}, len(o.waiting))
-	for _, p := range o.waiting {
-		known[key(p)] = struct{}{}
-	}
-	var found []docstore.Pending
-	for _, p := range pending {
-		_, isWaiting := known[key(p)]
-		_, isSent := o.sent[key(p)]
-		if !isWaiting && !isSent {
-			found = append(found, p)
-		}
-	}
-	o.mu.Unlock()
-	o.enqueue(found)
-	o.relay(ctx)
-}
-
-// clear removes from the store what the bus cannot lose any more.
-func (o *Outbox) clear(ctx context.Context) {
-	safe := o.cfg.Clock.Now().Add(-o.cfg.Bus.SafeAfter())
-	o.mu.Lock()
-	var done []docstore.Pending
-	for _, s := range o.sent {
-		if !s.at.After(safe) {
-			done = append(done, s.pending)
-		}
-	}
-	o.mu.Unlock()
-	if len(done) == 0 {
-		return
-	}
-	if err := o.cfg.Store.Clear(ctx, done); err != nil {
-		if ctx.Err() == nil {
-			o.cfg.Logger.WarnContext(ctx, "sent outbox entries cannot be cleared yet", "error", err)
-		}
-		return
-	}
-	o.mu.Lock()
-	for _, p := range done {
-		delete(o.sent, key(p))
-	}
-	o.mu.Unlock()
-}
-
-func key(p docstore.Pending) string { return p.Collection + "/" + p.Entry.MsgID }
-
-func entries(pending []docstore.Pending) []docstore.Entry {
-	out := make([]docstore.Entry, len(pending))
-	for i, p := range pending {
-		out[i] = p.Entry
-	}
-	return out
+	return ctx.Err()
 }
 
 // Fact is an event to be told by a write. Make it with Tell, Keep or Await.
@@ -322,7 +154,8 @@ func Tell(m proto.Message) Fact { return Fact{msg: m} }
 // Keep is an answer that may be asked for again: the document keeps it under its natural key.
 func Keep(natural string, m proto.Message) Fact { return Fact{msg: m, keep: natural} }
 
-// Await is a fact that hands work on: it is told again until Answered(natural) is called on the document.
+// Await is a fact that hands work on: it is told again until Answered(natural) is called on the document. It is the worker of the collection that
+// tells again: a collection that awaits needs one, even with a Step that never has anything to do.
 func Await(natural string, m proto.Message) Fact { return Fact{msg: m, keep: natural, await: true} }
 
 // String names the fact for logs.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,6 +19,7 @@ import (
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/docstore/faulty"
+	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/rpc"
 	"github.com/certwright/certwright/shared/telemetry"
@@ -39,6 +42,8 @@ type Timing struct {
 	OutboxSweep time.Duration `yaml:"outbox_sweep" doc:"How often outboxes that a crash left are looked for; default 5s"`
 	Abandoned   time.Duration `yaml:"abandoned" doc:"How old an outbox entry is before it counts as left behind; default 10s"`
 	Heal        time.Duration `yaml:"heal" doc:"How often projections read what changed at the owners; default 3m"`
+	Lease       time.Duration `yaml:"lease" validate:"omitempty,min=2s" doc:"How long a worker's claim lasts, at least four times the clock skew between replicas; default 60s"`
+	WorkerSweep time.Duration `yaml:"worker_sweep" doc:"How often workers ask the store for due documents; default 5s"`
 }
 
 // Process is what the services of one process share.
@@ -61,29 +66,55 @@ type Process struct {
 	Ready func(service string, ready bool)
 }
 
-// Platform makes a service's share. close ends what it opened; call it after the service's Run has returned.
+// Platform makes a service's share. close ends what it opened; call it after the service's Run has returned. It is never nil.
 func (pr *Process) Platform(ctx context.Context, name string) (p *Platform, closeAll func(), err error) {
-	var closers []func()
-	closeAll = func() {
-		for i := len(closers) - 1; i >= 0; i-- {
-			closers[i]()
-		}
+	var opened closers
+	p, err = pr.platform(ctx, name, &opened)
+	if err != nil {
+		opened.close()
+		return nil, func() {}, err
 	}
-	defer func() {
-		if err != nil {
-			closeAll()
-		}
-	}()
+	return p, opened.close, nil
+}
+
+// closers ends what was opened, the last first, once.
+type closers struct {
+	mu     sync.Mutex
+	all    []func()
+	closed bool
+}
+
+// add returns false when everything has been closed already.
+func (c *closers) add(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.all = append(c.all, f)
+	}
+	return !c.closed
+}
+
+func (c *closers) close() {
+	c.mu.Lock()
+	all := c.all
+	c.all, c.closed = nil, true
+	c.mu.Unlock()
+	for _, f := range slices.Backward(all) {
+		f()
+	}
+}
+
+func (pr *Process) platform(ctx context.Context, name string, opened *closers) (*Platform, error) {
 	logger := pr.Telemetry.Logger.With("service", name)
 	dir := filepath.Join(pr.DataDir, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, nil, fmt.Errorf("data directory of %s: %w", name, err)
+		return nil, fmt.Errorf("data directory of %s: %w", name, err)
 	}
 	store, err := pr.OpenStore(ctx, name)
 	if err != nil {
-		return nil, nil, fmt.Errorf("store of %s: %w", name, err)
+		return nil, fmt.Errorf("store of %s: %w", name, err)
 	}
-	closers = append(closers, func() {
+	opened.add(func() {
 		if err := store.Close(); err != nil {
 			logger.WarnContext(context.WithoutCancel(ctx), "store not closed cleanly", "error", err)
 		}
@@ -95,28 +126,13 @@ func (pr *Process) Platform(ctx context.Context, name string) (p *Platform, clos
 		Conn: pr.NATS, Source: name, Clock: pr.Clock, Logger: logger, Tracer: tracer, Meter: meter, SyncInterval: pr.SyncInterval, Replicas: pr.Replicas,
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("bus of %s: %w", name, err)
+		return nil, fmt.Errorf("bus of %s: %w", name, err)
 	}
-	peers := map[string]*grpc.ClientConn{}
-	peer := func(to string) grpc.ClientConnInterface {
-		if c, ok := peers[to]; ok {
-			return c
-		}
-		id := &authz.Client{Service: name, Signer: pr.Signer, Clock: pr.Clock}
-		c, dialErr := pr.Network.Conn(name, to, rpc.ClientOptions{
-			Service: to, TracerProvider: pr.Telemetry.TracerProvider(), MeterProvider: pr.Telemetry.MeterProvider(),
-			Unary: []grpc.UnaryClientInterceptor{id.Unary}, Stream: []grpc.StreamClientInterceptor{id.Stream},
-		})
-		if dialErr != nil {
-			return unreachable{dialErr}
-		}
-		closers = append(closers, func() { _ = c.Close() })
-		peers[to] = c
-		return c
-	}
+	peers := &peers{process: pr, name: name, opened: opened, conns: map[string]*grpc.ClientConn{}}
 	out := outbox.New(outbox.Config{
-		Store: store, Bus: b, Source: name, Clock: pr.Clock, Logger: logger, Meter: meter, Audit: auditTo(identityv1.NewIdentityServiceClient(peer("identity"))),
+		Store: store, Bus: b, Source: name, Clock: pr.Clock, Logger: logger, Meter: meter, Audit: auditTo(identityv1.NewIdentityServiceClient(peers.to("identity"))),
 		Sweep: pr.Timing.OutboxSweep, Abandoned: pr.Timing.Abandoned, FirstRepeat: pr.Timing.FirstRepeat, MaxRepeat: pr.Timing.MaxRepeat,
+		Lease: pr.Timing.Lease, WorkerSweep: pr.Timing.WorkerSweep,
 	})
 	guard := &authz.Server{Verifier: pr.Verifier, Clock: pr.Clock}
 	server := rpc.NewServer(pr.Network.ServerOptions(rpc.ServerOptions{
@@ -124,7 +140,7 @@ func (pr *Process) Platform(ctx context.Context, name string) (p *Platform, clos
 		Unary: []grpc.UnaryServerInterceptor{guard.Unary, audited}, Stream: []grpc.StreamServerInterceptor{guard.Stream},
 	}))
 	return &Platform{
-		Name: name, Clock: pr.Clock, Logger: logger, Tracer: tracer, Meter: meter, Store: store, Bus: b, Outbox: out, Server: server, Peer: peer,
+		Name: name, Clock: pr.Clock, Logger: logger, Tracer: tracer, Meter: meter, Store: store, Bus: b, Outbox: out, Server: server, Peer: peers.to,
 		DataDir: dir, HealEvery: pr.Timing.Heal,
 		Listen: func(ctx context.Context, s *grpc.Server) error {
 			if err := authz.CheckServer(s); err != nil {
@@ -137,7 +153,39 @@ func (pr *Process) Platform(ctx context.Context, name string) (p *Platform, clos
 				pr.Ready(name, ready)
 			}
 		},
-	}, closeAll, nil
+	}, nil
+}
+
+// peers are the connections of one service to its siblings, one each.
+type peers struct {
+	process *Process
+	name    string
+	opened  *closers
+
+	mu    sync.Mutex
+	conns map[string]*grpc.ClientConn
+}
+
+func (ps *peers) to(sibling string) grpc.ClientConnInterface {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if c, ok := ps.conns[sibling]; ok {
+		return c
+	}
+	pr := ps.process
+	id := &authz.Client{Service: ps.name, Signer: pr.Signer, Clock: pr.Clock}
+	c, err := pr.Network.Conn(ps.name, sibling, rpc.ClientOptions{
+		Service: sibling, TracerProvider: pr.Telemetry.TracerProvider(), MeterProvider: pr.Telemetry.MeterProvider(),
+		Unary: []grpc.UnaryClientInterceptor{id.Unary}, Stream: []grpc.StreamClientInterceptor{id.Stream},
+	})
+	if err != nil {
+		return unreachable{err}
+	}
+	ps.conns[sibling] = c
+	if !ps.opened.add(func() { _ = c.Close() }) {
+		_ = c.Close()
+	}
+	return c
 }
 
 // audited makes the first write under a mutating call carry the audit entry.
@@ -150,12 +198,12 @@ func audited(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc
 	return next(ctx, req)
 }
 
-// auditTo hands audit entries to identity, which stores each id once.
+// auditTo hands audit entries to identity, which stores each id once. An entry that cannot be read is Invalid.
 func auditTo(identity identityv1.IdentityServiceClient) func(context.Context, []docstore.Entry) error {
 	return func(ctx context.Context, entries []docstore.Entry) error {
 		records, err := outbox.Records(entries)
 		if err != nil {
-			return err
+			return errs.New(errs.Invalid, "AUDIT_MALFORMED", "%w", err)
 		}
 		req := &identityv1.AppendRequest{}
 		for _, r := range records {

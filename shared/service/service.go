@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/certwright/certwright/shared/bus"
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
+	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/heal"
 	"github.com/certwright/certwright/shared/outbox"
 )
@@ -37,7 +39,7 @@ type Platform struct {
 	Peer func(name string) grpc.ClientConnInterface
 	// DataDir is the service's own directory for keys and the like, mode 0700.
 	DataDir string
-	// HealEvery is how often projections read what changed at the owners; zero for the default.
+	// HealEvery is how often projections read what changed at the owners; zero: 3 min.
 	HealEvery time.Duration
 	// Listen starts answering on Server, and is called by Serve when everything is registered. It ends when ctx does.
 	Listen func(ctx context.Context, s *grpc.Server) error
@@ -64,7 +66,9 @@ func (p *Platform) Heal(name string, read func(ctx context.Context, cursor strin
 	p.Go("heal "+name, r.Run)
 }
 
-// Serve runs the service until ctx ends or a part of it fails, and stops it in order: readiness, intake (bus and gRPC), work in hand, outbox.
+// Serve runs the service until ctx ends or a part of it fails (a panic is a failure), and stops it in order: readiness; then intake (bus and gRPC) and
+// work, each finishing what is in hand; then the outbox, which sends what those wrote. It returns the errors of what failed, joined, and when it returns
+// nothing of the service runs any more. A second call is not possible.
 func (p *Platform) Serve(ctx context.Context) error {
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
@@ -74,14 +78,12 @@ func (p *Platform) Serve(ctx context.Context) error {
 	failed := make(chan error, len(p.tasks)+3)
 	var working, relaying sync.WaitGroup
 	start := func(wg *sync.WaitGroup, name string, runCtx context.Context, run func(context.Context) error) {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			err := run(runCtx)
+		wg.Go(func() {
+			err := guarded(func() error { return run(runCtx) })
 			if err != nil && runCtx.Err() == nil {
 				failed <- fmt.Errorf("%s: %s: %w", p.Name, name, err)
 			}
-		}()
+		})
 	}
 	start(&relaying, "outbox", relay, p.Outbox.Run)
 	for _, t := range p.tasks {
@@ -114,4 +116,14 @@ func (p *Platform) Serve(ctx context.Context) error {
 	}
 	p.Logger.InfoContext(context.WithoutCancel(ctx), "service stopped", "service", p.Name)
 	return err
+}
+
+// guarded turns a panic into an error, so that the rest still stops in order.
+func guarded(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errs.New(errs.Internal, "PANIC", "panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f()
 }

@@ -11,7 +11,9 @@ import (
 	"errors"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -19,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
@@ -28,15 +31,18 @@ import (
 	"github.com/certwright/certwright/shared/outbox"
 )
 
-// Result is what a step found out, not yet written. Apply is a pure function of the document as it is now, which may be newer than the one
-// the step was given; it runs again when another write came first.
+// Result is what a step found out, not yet written.
 type Result[T any] struct {
+	// Apply is a pure function of the document as it is now, which may be newer than the one the step was given; it runs again when another
+	// write came first. It must not take for granted that WorkAt is as the step saw it: a handler that poked the document meanwhile set it to now, and
+	// an Apply that puts it off must first look whether there is anything new. An error, or ErrUnchanged with WorkAt still due, puts the document off
+	// like an error of Step; ErrUnchanged otherwise writes nothing but the end of the lease.
 	Apply func(doc *docstore.Doc[T]) ([]outbox.Fact, error)
 	// Orphan names what the step created outside, if anything: recorded when the lease was lost meanwhile, for the janitor.
 	Orphan *docstore.Orphan
 }
 
-// Config of a worker. Zero values of the durations and numbers get their defaults.
+// Config of a worker. Coll, Clock, Logger and Step are needed; zero values of the rest get their defaults.
 type Config[T any] struct {
 	Name   string
 	Coll   *outbox.Collection[T]
@@ -44,8 +50,9 @@ type Config[T any] struct {
 	Logger *slog.Logger
 	Tracer trace.Tracer
 	Meter  metric.Meter
-	// Step does the next thing for a document whose WorkAt has passed: at most one outside call, through Call. It must not write documents of this collection.
-	// An error is unexpected trouble: the step is tried again after a growing wait. Trouble that users should see belongs into Apply.
+	// Step does the next thing for a document whose WorkAt has passed: at most one outside call, through Call. It must not write documents of this
+	// collection, nor change what doc points to (slices, maps): Apply does. An error is unexpected trouble: the step is tried again after a growing
+	// wait, or after the error's RetryAfter when that is longer. Trouble that users should see belongs into Apply.
 	Step func(ctx context.Context, doc docstore.Doc[T]) (Result[T], error)
 	// Lease is how long a claim lasts, default 60 s. A step's context ends after half of it.
 	Lease time.Duration
@@ -53,32 +60,64 @@ type Config[T any] struct {
 	Concurrency int
 	// Sweep is how often the store is asked for due documents, default 5 s.
 	Sweep time.Duration
+	// Grace is how long, by the machine's clock, a step in hand may go on when Run has to end, default 5 s.
+	Grace time.Duration
 }
 
-// Worker steps the documents of one collection.
+const (
+	sweepLimit = 1000
+	maxChain   = 1000                   // steps under one claim; a document that is due at once again after so many is put off
+	writeTries = 100 * time.Millisecond // first pause before a write is tried again
+)
+
+// What ends the context of a step.
+var (
+	errHalfLease = errs.New(errs.Timeout, "STEP_TIMEOUT", "half the lease has passed")
+	errStopping  = errs.New(errs.Canceled, "STOPPING", "the worker is being stopped")
+)
+
+// Worker steps the documents of one collection. It is safe for concurrent use.
 type Worker[T any] struct {
 	cfg   Config[T]
 	steps metric.Int64Counter
+	// progress: a claim was written since the last sweep. Without, what fills a sweep's page cannot be claimed, and sweeping on would only burn time.
+	progress atomic.Bool
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
 	timers  timerHeap
-	flying  map[string]bool // in hand; true: poked again meanwhile
+	timerOf map[string]time.Time // the timer of a document; others in the heap are void
+	known   map[string]state     // documents queued or in hand
 	ready   []string
 	changed chan struct{}
 }
 
+// state of a document that the worker looks after.
+type state uint8
+
+const (
+	queued  state = iota // in ready
+	inHand               // being looked at
+	stepped              // in hand, and to be looked at once more
+)
+
 // New makes a worker and registers it with its collection.
 func New[T any](cfg Config[T]) *Worker[T] {
-	if cfg.Lease == 0 {
-		cfg.Lease = time.Minute
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
 	}
+	lease, sweep := cfg.Coll.Patience()
+	def(&cfg.Lease, lease)
+	def(&cfg.Sweep, sweep)
+	def(&cfg.Grace, 5*time.Second)
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = 64
 	}
-	if cfg.Sweep == 0 {
-		cfg.Sweep = 5 * time.Second
+	if cfg.Tracer == nil {
+		cfg.Tracer = noop.NewTracerProvider().Tracer("worker")
 	}
-	w := &Worker[T]{cfg: cfg, flying: map[string]bool{}, changed: make(chan struct{}, 1)}
+	w := &Worker[T]{cfg: cfg, timerOf: map[string]time.Time{}, known: map[string]state{}, changed: make(chan struct{}, 1)}
 	if cfg.Meter != nil {
 		w.steps, _ = cfg.Meter.Int64Counter("certwright_worker_steps_total",
 			metric.WithDescription("Steps of workers by outcome"))
@@ -87,37 +126,31 @@ func New[T any](cfg Config[T]) *Worker[T] {
 	return w
 }
 
-// Run steps documents until ctx ends, and returns when the steps in hand have ended.
+// Run steps documents until ctx ends. Then it starts nothing new, gives steps in hand Grace to end, gives the leases back, and returns nil.
 func (w *Worker[T]) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, w.cfg.Concurrency)
-	next := w.cfg.Clock.Now()
+	sweepAt, full := w.cfg.Clock.Now(), false
 	for ctx.Err() == nil {
 		now := w.cfg.Clock.Now()
-		if !now.Before(next) {
-			w.sweep(ctx)
-			next = now.Add(w.cfg.Sweep)
+		if !now.Before(sweepAt) || full && w.idle() && w.progress.Swap(false) {
+			full = w.sweep(ctx, now)
+			sweepAt = now.Add(w.cfg.Sweep)
 		}
-		for {
-			doc, ok := w.take(now)
-			if !ok {
-				break
-			}
+		if doc, ok := w.take(now); ok {
 			select {
 			case slots <- struct{}{}:
+				wg.Go(func() {
+					w.run(ctx, doc)
+					w.done(doc)
+					<-slots
+				})
 			case <-ctx.Done():
-				return nil
 			}
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
-				defer func() { <-slots }()
-				w.run(ctx, doc)
-				w.done(doc)
-			}()
+			continue
 		}
-		wake, stop := w.cfg.Clock.After(w.wait(next))
+		wake, stop := w.cfg.Clock.After(w.wait(sweepAt))
 		select {
 		case <-ctx.Done():
 		case <-wake:
@@ -131,20 +164,23 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 // Poke makes the worker look at a document soon. It is a hint and may be lost.
 func (w *Worker[T]) Poke(id string) { w.at(id, time.Time{}) }
 
+// at makes the worker look at a document when it is due.
 func (w *Worker[T]) at(id string, due time.Time) {
-	w.mu.Lock()
 	now := w.cfg.Clock.Now()
-	switch {
-	case due.After(now.Add(2 * w.cfg.Sweep)):
-		w.mu.Unlock()
+	if due.After(now.Add(2 * w.cfg.Sweep)) {
 		return // a sweep will find it
-	case due.After(now):
-		heap.Push(&w.timers, timer{at: due, id: id})
-	default:
-		w.push(id)
+	}
+	w.mu.Lock()
+	var changed bool
+	if due.After(now) {
+		changed = w.timer(id, due)
+	} else {
+		changed = w.push(id)
 	}
 	w.mu.Unlock()
-	w.wake()
+	if changed {
+		w.wake()
+	}
 }
 
 func (w *Worker[T]) wake() {
@@ -154,14 +190,34 @@ func (w *Worker[T]) wake() {
 	}
 }
 
-// push queues id unless it is in hand; the caller holds mu.
-func (w *Worker[T]) push(id string) {
-	if _, ok := w.flying[id]; ok {
-		w.flying[id] = true
-		return
+// timer sets the document's timer unless an earlier one is set, and reports whether it is the next to go off; the caller holds mu.
+// Who comes too early finds out when to look again.
+func (w *Worker[T]) timer(id string, at time.Time) bool {
+	if old, ok := w.timerOf[id]; ok && !at.Before(old) {
+		return false
 	}
-	w.flying[id] = false
-	w.ready = append(w.ready, id)
+	w.timerOf[id] = at
+	heap.Push(&w.timers, timer{at: at, id: id})
+	return w.timers[0].id == id
+}
+
+// push queues id unless it is queued, and reports whether it did; the caller holds mu.
+func (w *Worker[T]) push(id string) bool {
+	switch s, ok := w.known[id]; {
+	case !ok:
+		w.known[id] = queued
+		w.ready = append(w.ready, id)
+		return true
+	case s == inHand:
+		w.known[id] = stepped
+	}
+	return false
+}
+
+func (w *Worker[T]) idle() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.ready) == 0
 }
 
 func (w *Worker[T]) take(now time.Time) (string, bool) {
@@ -169,20 +225,26 @@ func (w *Worker[T]) take(now time.Time) (string, bool) {
 	defer w.mu.Unlock()
 	for len(w.timers) > 0 && !w.timers[0].at.After(now) {
 		t, _ := heap.Pop(&w.timers).(timer)
-		w.push(t.id)
+		if at, ok := w.timerOf[t.id]; ok && at.Equal(t.at) {
+			delete(w.timerOf, t.id)
+			w.push(t.id)
+		}
 	}
 	if len(w.ready) == 0 {
 		return "", false
 	}
 	doc := w.ready[0]
-	w.ready = w.ready[1:]
+	if w.ready = w.ready[1:]; len(w.ready) == 0 {
+		w.ready = nil
+	}
+	w.known[doc] = inHand
 	return doc, true
 }
 
 func (w *Worker[T]) done(id string) {
 	w.mu.Lock()
-	again := w.flying[id]
-	delete(w.flying, id)
+	again := w.known[id] == stepped
+	delete(w.known, id)
 	if again {
 		w.push(id)
 	}
@@ -201,110 +263,160 @@ func (w *Worker[T]) wait(sweep time.Time) time.Duration {
 	return max(sweep.Sub(w.cfg.Clock.Now()), time.Millisecond)
 }
 
-func (w *Worker[T]) sweep(ctx context.Context) {
-	now := w.cfg.Clock.Now()
-	page, err := w.cfg.Coll.Find(ctx, docstore.Query{
-		Where: []docstore.Cond{{Field: "due_at", Op: docstore.Lte, Value: now}}, Limit: 1000,
-	})
+// sweep queues what is due and free, and reports whether there may be more.
+func (w *Worker[T]) sweep(ctx context.Context, now time.Time) (more bool) {
+	found, err := w.cfg.Coll.Due(ctx, now, sweepLimit)
 	if err != nil {
 		if ctx.Err() == nil {
 			w.cfg.Logger.WarnContext(ctx, "due documents cannot be read", "worker", w.cfg.Name, "error", err)
 		}
-		return
+		return false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, d := range page.Docs {
-		if !d.LeaseUntil.After(now) {
+	added := 0
+	for _, d := range found {
+		_, known := w.known[d.ID]
+		switch {
+		case known: // queued, or in hand and as new as what was found
+		case !d.LeaseUntil.After(now):
 			w.push(d.ID)
-		} else if d.LeaseUntil.Before(now.Add(w.cfg.Sweep)) {
-			heap.Push(&w.timers, timer{at: d.LeaseUntil, id: d.ID})
+			added++
+		case d.LeaseUntil.Before(now.Add(w.cfg.Sweep)):
+			w.timer(d.ID, d.LeaseUntil)
 		}
 	}
+	return len(found) == sweepLimit && added > 0
 }
 
 // run claims the document and steps it for as long as something is due.
 func (w *Worker[T]) run(ctx context.Context, docID string) {
-	token := id.New("lse", w.cfg.Clock.Now())
-	var doc docstore.Doc[T]
-	for {
+	doc, ok := w.claim(ctx, docID, id.New("lse", w.cfg.Clock.Now()))
+	for chain := 1; ok; chain++ {
+		doc, ok = w.step(ctx, doc, chain)
+	}
+}
+
+// claim takes the lease, and reports whether there is work to do under it.
+func (w *Worker[T]) claim(ctx context.Context, docID, token string) (doc docstore.Doc[T], ok bool) {
+	for tries := 0; ; tries++ {
+		if ctx.Err() != nil {
+			return doc, false
+		}
 		var err error
-		doc, err = w.cfg.Coll.Get(ctx, docID)
-		if err != nil {
+		if doc, err = w.cfg.Coll.Get(ctx, docID); err != nil {
 			if errs.KindOf(err) != errs.NotFound && ctx.Err() == nil {
 				w.cfg.Logger.WarnContext(ctx, "a due document cannot be read", "worker", w.cfg.Name, "id", docID, "error", err)
 			}
-			return
+			return doc, false
 		}
+		revision := doc.Revision
 		claimed, err := w.cfg.Coll.Claim(ctx, &doc, token, w.cfg.Lease)
-		if errs.KindOf(err) == errs.Conflict && err != nil {
-			continue
-		}
-		if err != nil {
+		switch kind := errs.KindOf(err); {
+		case err == nil:
+			if doc.Revision != revision {
+				w.progress.Store(true)
+			}
+			if !claimed {
+				w.later(doc)
+			}
+			return doc, claimed
+		case kind == errs.Conflict:
+		case (kind == errs.Unavailable || kind == errs.Timeout) && tries < 3: // it may have been written: the next look knows the token
+		default:
 			if ctx.Err() == nil {
 				w.cfg.Logger.WarnContext(ctx, "a due document cannot be claimed", "worker", w.cfg.Name, "id", docID, "error", err)
 			}
-			return
-		}
-		if !claimed {
-			return
-		}
-		break
-	}
-	for ctx.Err() == nil {
-		var more bool
-		doc, more = w.step(ctx, doc)
-		if !more {
-			return
+			return doc, false
 		}
 	}
-	w.release(context.WithoutCancel(ctx), doc, token)
+}
+
+// later sets the timer of a document that was looked at too early.
+func (w *Worker[T]) later(doc docstore.Doc[T]) {
+	at, now := doc.DueAt, w.cfg.Clock.Now()
+	if doc.LeaseUntil.After(now) && doc.LeaseUntil.After(at) {
+		at = doc.LeaseUntil
+	}
+	if at.After(now) {
+		w.at(doc.ID, at)
+	}
 }
 
 // step does one step of a claimed document and reports whether the lease is still held for another.
-func (w *Worker[T]) step(ctx context.Context, doc docstore.Doc[T]) (docstore.Doc[T], bool) {
-	claimed := doc.LeaseUntil.Add(-w.cfg.Lease)
-	deadline := claimed.Add(w.cfg.Lease / 2)
-	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": doc.Trace})
-	ctx, span := w.cfg.Tracer.Start(ctx, w.cfg.Name+" step", trace.WithAttributes(attribute.String("document.id", doc.ID)))
+func (w *Worker[T]) step(ctx context.Context, doc docstore.Doc[T], chain int) (docstore.Doc[T], bool) {
+	if ctx.Err() != nil {
+		w.release(context.WithoutCancel(ctx), doc)
+		return doc, false
+	}
+	deadline := doc.LeaseUntil.Add(-w.cfg.Lease / 2)
+	stepCtx := propagation.TraceContext{}.Extract(context.WithoutCancel(ctx), propagation.MapCarrier{"traceparent": doc.Trace})
+	stepCtx, span := w.cfg.Tracer.Start(stepCtx, w.cfg.Name+" step", trace.WithAttributes(attribute.String("document.id", doc.ID)))
 	defer span.End()
-	ctx = context.WithValue(ctx, leaseKey{}, lease{clock: w.cfg.Clock, sendBy: deadline, tracer: w.cfg.Tracer})
+	// What is found out is written whatever ended the step, but not for ever.
+	writeCtx, cancelWrite := context.WithTimeout(stepCtx, w.cfg.Lease)
+	defer cancelWrite()
 
-	stepCtx, cancel := context.WithCancel(ctx)
-	timeout, stop := w.cfg.Clock.After(deadline.Sub(w.cfg.Clock.Now()))
-	go func() {
-		select {
-		case <-timeout:
-			cancel()
-		case <-stepCtx.Done():
-		}
-	}()
-	res, err := w.protect(stepCtx, doc)
-	cancel()
-	stop()
+	res, err := w.call(context.WithValue(stepCtx, leaseKey{}, lease{clock: w.cfg.Clock, sendBy: deadline, tracer: w.cfg.Tracer}), doc, deadline, ctx.Done())
+	stop := ctx.Err() != nil
+	if err != nil && stop { // give the document back as it is
+		w.release(writeCtx, doc)
+		return doc, false
+	}
 	if err == nil && res.Apply == nil {
 		err = errs.New(errs.Internal, "", "a step of %s answered nothing", w.cfg.Name)
 	}
 	if err != nil {
-		if ctx.Err() != nil { // shutting down: give the document back as it is
-			w.release(context.WithoutCancel(ctx), doc, doc.LeaseToken)
-			return doc, false
-		}
-		w.trouble(ctx, span, doc, err)
+		w.trouble(writeCtx, span, doc, err)
 		res.Apply = w.backoff(err)
 	} else {
-		w.count(ctx, "done")
+		w.count(writeCtx, "done")
 	}
-	return w.write(context.WithoutCancel(ctx), doc, res)
+	return w.write(writeCtx, doc, res, stop, chain)
 }
 
-func (w *Worker[T]) protect(ctx context.Context, doc docstore.Doc[T]) (res Result[T], err error) {
+// call runs Step with a context that ends at half the lease, or Grace after the worker was told to stop.
+func (w *Worker[T]) call(ctx context.Context, doc docstore.Doc[T], deadline time.Time, stopping <-chan struct{}) (Result[T], error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timeout, stopTimer := w.cfg.Clock.After(deadline.Sub(w.cfg.Clock.Now()))
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		defer stopTimer()
+		select {
+		case <-ctx.Done():
+			return
+		case <-timeout:
+			cancel(errHalfLease)
+			return
+		case <-stopping:
+		}
+		grace, end := context.WithTimeout(ctx, w.cfg.Grace)
+		defer end()
+		select {
+		case <-timeout:
+			cancel(errHalfLease)
+		case <-grace.Done():
+			cancel(errStopping)
+		}
+	}()
+	res, err := protect(func() (Result[T], error) { return w.cfg.Step(ctx, doc) })
+	cause := context.Cause(ctx)
+	cancel(nil)
+	<-watched
+	if err != nil && errors.Is(cause, errHalfLease) && errs.As(err) == nil { // nobody classified the end of the context
+		err = errs.New(errs.Timeout, "STEP_TIMEOUT", "half the lease has passed: %w", err)
+	}
+	return res, err
+}
+
+func protect[R any](f func() (R, error)) (res R, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = errs.New(errs.Internal, "", "panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return w.cfg.Step(ctx, doc)
+	return f()
 }
 
 func (w *Worker[T]) trouble(ctx context.Context, span trace.Span, doc docstore.Doc[T], err error) {
@@ -332,43 +444,90 @@ func (w *Worker[T]) backoff(err error) func(*docstore.Doc[T]) ([]outbox.Fact, er
 }
 
 // write applies the result to the newest document as long as the lease is ours.
-func (w *Worker[T]) write(ctx context.Context, doc docstore.Doc[T], res Result[T]) (docstore.Doc[T], bool) {
-	token := doc.LeaseToken
+func (w *Worker[T]) write(ctx context.Context, doc docstore.Doc[T], res Result[T], stop bool, chain int) (docstore.Doc[T], bool) {
+	token, refused := doc.LeaseToken, false
 	for {
-		next := doc
-		failures := next.Failures
-		facts, err := res.Apply(&next)
-		if err != nil && !errors.Is(err, outbox.ErrUnchanged) {
-			w.cfg.Logger.ErrorContext(ctx, "what a step found out does not fit the document any more", "worker", w.cfg.Name, "id", doc.ID, "error", err)
-			next = doc
-			facts, _ = w.backoff(err)(&next)
-		}
-		if next.Failures == failures {
-			next.Failures = 0
-		}
+		next, conflict := doc, false
+		facts, err := protect(func() ([]outbox.Fact, error) { return res.Apply(&next) })
 		now := w.cfg.Clock.Now()
-		more := !next.WorkAt.IsZero() && !next.WorkAt.After(now)
-		if more {
-			next.LeaseUntil = now.Add(w.cfg.Lease)
-		} else {
-			next.LeaseUntil, next.LeaseToken = now, ""
+		due := !next.WorkAt.IsZero() && !next.WorkAt.After(now)
+		switch {
+		case errors.Is(err, outbox.ErrUnchanged):
+			next, facts, err = doc, nil, nil
+			if due = !doc.WorkAt.After(now); due {
+				err = errs.New(errs.Internal, "", "a step of %s changed nothing and left the document due", w.cfg.Name)
+			}
+		case err == nil && due && chain >= maxChain:
+			err = errs.New(errs.Internal, "", "%d steps of %s left the document due", chain, w.cfg.Name)
 		}
-		err = w.cfg.Coll.Save(ctx, &next, facts...)
 		if err == nil {
-			return next, more
+			if next.Failures == doc.Failures {
+				next.Failures = 0
+			}
+			more := due && !stop
+			if more {
+				next.LeaseUntil = now.Add(w.cfg.Lease)
+			} else {
+				next.LeaseUntil, next.LeaseToken = now, ""
+			}
+			if err = w.save(ctx, doc, &next, facts); err == nil {
+				return next, more
+			}
+			if errs.KindOf(err) == errs.Unavailable || errs.KindOf(err) == errs.Timeout || errs.KindOf(err) == errs.Canceled {
+				w.cfg.Logger.ErrorContext(ctx, "what a step found out is perhaps not written; the lease runs out and the step is done again",
+					"worker", w.cfg.Name, "id", doc.ID, "orphan", orphanName(res.Orphan), "error", err)
+				return doc, false
+			}
+			conflict = errs.KindOf(err) == errs.Conflict
 		}
-		if errs.KindOf(err) != errs.Conflict {
-			w.cfg.Logger.WarnContext(ctx, "a step cannot be written; the lease runs out and it is done again",
-				"worker", w.cfg.Name, "id", doc.ID, "error", err)
-			return doc, false
+		if !conflict { // neither this result nor the next try of it fits the document
+			w.cfg.Logger.ErrorContext(ctx, "what a step found out cannot be written; the step is done again later",
+				"worker", w.cfg.Name, "id", doc.ID, "orphan", orphanName(res.Orphan), "error", err)
+			if refused {
+				return doc, false
+			}
+			refused = true
+			res.Apply = w.backoff(err) // that of the newest error, should others follow
 		}
 		if doc, err = w.cfg.Coll.Get(ctx, doc.ID); err != nil {
-			w.cfg.Logger.WarnContext(ctx, "a step cannot be written", "worker", w.cfg.Name, "id", doc.ID, "error", err)
+			w.cfg.Logger.ErrorContext(ctx, "what a step found out cannot be written: the document cannot be read",
+				"worker", w.cfg.Name, "orphan", orphanName(res.Orphan), "error", err)
 			return doc, false
 		}
 		if doc.LeaseToken != token {
 			w.lost(ctx, doc, res.Orphan)
 			return doc, false
+		}
+	}
+}
+
+// save writes next, which was made of old. When the store does not answer it looks whether the write was done, and tries again until the lease ends:
+// what came of an outside call is worth some patience. Conflict: another write came first, and certainly not this one.
+func (w *Worker[T]) save(ctx context.Context, old docstore.Doc[T], next *docstore.Doc[T], facts []outbox.Fact) error {
+	var unknown error
+	for pause := writeTries; ; pause = min(2*pause, 5*time.Second) {
+		attempt := *next
+		err := w.cfg.Coll.Save(ctx, &attempt, facts...)
+		kind := errs.KindOf(err)
+		switch {
+		case err == nil:
+			*next = attempt
+			return nil
+		case kind == errs.Unavailable, kind == errs.Timeout:
+			unknown = err
+		case kind != errs.Conflict || unknown == nil:
+			return err
+		}
+		if !w.cfg.Clock.Now().Before(old.LeaseUntil) || w.cfg.Clock.Sleep(ctx, pause) != nil {
+			return unknown
+		}
+		stored, err := w.cfg.Coll.Get(ctx, old.ID)
+		switch {
+		case err != nil || stored.Revision == old.Revision:
+		case stored.LeaseToken == old.LeaseToken && next.LeaseToken == "": // ours would have ended the lease
+			return errs.New(errs.Conflict, "REVISION_CONFLICT", "another write came first")
+		default:
+			return unknown // ours, or on top of ours: to apply it twice would be worse than to look again
 		}
 	}
 }
@@ -383,19 +542,26 @@ func (w *Worker[T]) lost(ctx context.Context, doc docstore.Doc[T], orphan *docst
 	_, err := w.cfg.Coll.Change(ctx, doc.ID, func(d *docstore.Doc[T]) ([]outbox.Fact, error) {
 		o := *orphan
 		o.At = w.cfg.Clock.Now()
-		d.Orphans = append(append([]docstore.Orphan(nil), d.Orphans...), o)
+		d.Orphans = append(slices.Clone(d.Orphans), o)
 		return nil, nil
 	})
 	if err != nil {
 		w.cfg.Logger.ErrorContext(ctx, "something created outside is not recorded", "worker", w.cfg.Name, "id", doc.ID,
-			"kind", orphan.Kind, "ref", orphan.Ref, "error", err)
+			"orphan", orphanName(orphan), "error", err)
 	}
 }
 
+func orphanName(o *docstore.Orphan) string {
+	if o == nil {
+		return ""
+	}
+	return o.Kind + " " + o.Ref
+}
+
 // release gives an unfinished document back at once, so that the next start need not wait for the lease to end.
-func (w *Worker[T]) release(ctx context.Context, doc docstore.Doc[T], token string) {
+func (w *Worker[T]) release(ctx context.Context, doc docstore.Doc[T]) {
 	_, err := w.cfg.Coll.Change(ctx, doc.ID, func(d *docstore.Doc[T]) ([]outbox.Fact, error) {
-		if d.LeaseToken != token {
+		if d.LeaseToken != doc.LeaseToken {
 			return nil, outbox.ErrUnchanged
 		}
 		d.LeaseUntil, d.LeaseToken = w.cfg.Clock.Now(), ""

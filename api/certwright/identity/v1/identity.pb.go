@@ -35,10 +35,12 @@ type Token struct {
 	// "*" for all teams.
 	Team string `protobuf:"bytes,3,opt,name=team,proto3" json:"team,omitempty"`
 	// Permissions, e.g. "certificates.*" or "*".
-	Permissions   []string               `protobuf:"bytes,4,rep,name=permissions,proto3" json:"permissions,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	Revoked       bool                   `protobuf:"varint,7,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	Permissions []string               `protobuf:"bytes,4,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	CreateTime  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	ExpireTime  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	Revoked     bool                   `protobuf:"varint,7,opt,name=revoked,proto3" json:"revoked,omitempty"`
+	// The last four characters of the secret, to tell tokens apart.
+	Last4         string `protobuf:"bytes,8,opt,name=last4,proto3" json:"last4,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -120,6 +122,13 @@ func (x *Token) GetRevoked() bool {
 		return x.Revoked
 	}
 	return false
+}
+
+func (x *Token) GetLast4() string {
+	if x != nil {
+		return x.Last4
+	}
+	return ""
 }
 
 type AuthenticateRequest struct {
@@ -573,7 +582,9 @@ type ListAuditRequest struct {
 	PageSize  int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Terms joined by AND: actor, subject, method.
-	Filter        string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// "time" (oldest first) or "time desc" (newest first, the default).
+	OrderBy       string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -625,6 +636,13 @@ func (x *ListAuditRequest) GetPageToken() string {
 func (x *ListAuditRequest) GetFilter() string {
 	if x != nil {
 		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListAuditRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
 	}
 	return ""
 }
@@ -765,7 +783,7 @@ var File_certwright_identity_v1_identity_proto protoreflect.FileDescriptor
 
 const file_certwright_identity_v1_identity_proto_rawDesc = "" +
 	"\n" +
-	"%certwright/identity/v1/identity.proto\x12\x16certwright.identity.v1\x1a#certwright/options/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x02\n" +
+	"%certwright/identity/v1/identity.proto\x12\x16certwright.identity.v1\x1a#certwright/options/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x02\n" +
 	"\x05Token\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x12\n" +
@@ -775,7 +793,8 @@ const file_certwright_identity_v1_identity_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x18\n" +
-	"\arevoked\x18\a \x01(\bR\arevoked\"+\n" +
+	"\arevoked\x18\a \x01(\bR\arevoked\x12\x14\n" +
+	"\x05last4\x18\b \x01(\tR\x05last4\"+\n" +
 	"\x13AuthenticateRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"K\n" +
 	"\x14AuthenticateResponse\x123\n" +
@@ -805,12 +824,13 @@ const file_certwright_identity_v1_identity_proto_rawDesc = "" +
 	"\asubject\x18\x05 \x01(\tR\asubject\x12\x12\n" +
 	"\x04team\x18\x06 \x01(\tR\x04team\x12\x16\n" +
 	"\x06detail\x18\a \x01(\tR\x06detail\x12\x19\n" +
-	"\btrace_id\x18\b \x01(\tR\atraceId\"f\n" +
+	"\btrace_id\x18\b \x01(\tR\atraceId\"\x81\x01\n" +
 	"\x10ListAuditRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x16\n" +
-	"\x06filter\x18\x03 \x01(\tR\x06filter\"y\n" +
+	"\x06filter\x18\x03 \x01(\tR\x06filter\x12\x19\n" +
+	"\border_by\x18\x04 \x01(\tR\aorderBy\"y\n" +
 	"\x11ListAuditResponse\x12<\n" +
 	"\aentries\x18\x01 \x03(\v2\".certwright.identity.v1.AuditEntryR\aentries\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"M\n" +

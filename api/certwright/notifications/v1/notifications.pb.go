@@ -38,7 +38,9 @@ type Channel struct {
 	Kind    string   `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	Smtp    *SMTP    `protobuf:"bytes,5,opt,name=smtp,proto3" json:"smtp,omitempty"`
 	Webhook *Webhook `protobuf:"bytes,6,opt,name=webhook,proto3" json:"webhook,omitempty"`
-	// Event types that it is told of; empty: issued, renewed, failed, expiring, expired, overdue, revoked, revocation failed, deployment failed and stuck.
+	// Event types that it tells; empty: all that people are told of, but for order.blocked. Allowed are certificate.issued, certificate.renewed,
+	// certificate.version_revoked, certificate.revocation_failed, order.failed, order.blocked, challenge.action_required, renewal.expiring, renewal.expired,
+	// renewal.overdue, renewal.held, deployment.failed, deployment.rolled_back and deployment.stuck.
 	Events        []string               `protobuf:"bytes,7,rep,name=events,proto3" json:"events,omitempty"`
 	Disabled      bool                   `protobuf:"varint,8,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -309,7 +311,7 @@ func (x *Webhook) GetTrustRootsPem() string {
 	return ""
 }
 
-// Delivery is one event's way over one channel.
+// Delivery is one event's way over one channel to one receiver.
 type Delivery struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -318,12 +320,15 @@ type Delivery struct {
 	EventType string                 `protobuf:"bytes,4,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
 	Subject   string                 `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
 	// queued, delivered or failed.
-	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
-	Attempts      int64                  `protobuf:"varint,7,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	Problem       *v1.Problem            `protobuf:"bytes,8,opt,name=problem,proto3" json:"problem,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	NextTime      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
-	Team          string                 `protobuf:"bytes,11,opt,name=team,proto3" json:"team,omitempty"`
+	State      string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	Attempts   int64                  `protobuf:"varint,7,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	Problem    *v1.Problem            `protobuf:"bytes,8,opt,name=problem,proto3" json:"problem,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it is tried next, unset when it is over.
+	NextTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
+	Team     string                 `protobuf:"bytes,11,opt,name=team,proto3" json:"team,omitempty"`
+	// Mail address that it goes to, empty for a webhook.
+	Receiver      string `protobuf:"bytes,12,opt,name=receiver,proto3" json:"receiver,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -431,6 +436,13 @@ func (x *Delivery) GetNextTime() *timestamppb.Timestamp {
 func (x *Delivery) GetTeam() string {
 	if x != nil {
 		return x.Team
+	}
+	return ""
+}
+
+func (x *Delivery) GetReceiver() string {
+	if x != nil {
+		return x.Receiver
 	}
 	return ""
 }
@@ -908,7 +920,7 @@ const file_certwright_notifications_v1_notifications_proto_rawDesc = "" +
 	"\aWebhook\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\x12&\n" +
-	"\x0ftrust_roots_pem\x18\x03 \x01(\tR\rtrustRootsPem\"\x81\x03\n" +
+	"\x0ftrust_roots_pem\x18\x03 \x01(\tR\rtrustRootsPem\"\x9d\x03\n" +
 	"\bDelivery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -924,7 +936,8 @@ const file_certwright_notifications_v1_notifications_proto_rawDesc = "" +
 	"createTime\x127\n" +
 	"\tnext_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\x12\x12\n" +
-	"\x04team\x18\v \x01(\tR\x04team\"u\n" +
+	"\x04team\x18\v \x01(\tR\x04team\x12\x1a\n" +
+	"\breceiver\x18\f \x01(\tR\breceiver\"u\n" +
 	"\x14CreateChannelRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12>\n" +

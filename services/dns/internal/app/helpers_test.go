@@ -7,8 +7,8 @@ import (
 
 func protoMarshal(m proto.Message) ([]byte, error) { return protojson.Marshal(m) }
 
-// mustJSON is a stable form to sort by.
-func mustJSON(m proto.Message) []byte {
+// stable is a stable form to sort by.
+func stable(m proto.Message) []byte {
 	b, err := (proto.MarshalOptions{Deterministic: true}).Marshal(m)
 	if err != nil {
 		panic(err)

@@ -20,11 +20,11 @@ import (
 	"github.com/certwright/certwright/shared/outbox"
 )
 
-// Certificate and Version are stored documents.
-type (
-	Certificate = docstore.Doc[domain.Certificate]
-	Version     = docstore.Doc[domain.Version]
-)
+// Certificate is a stored certificate.
+type Certificate = docstore.Doc[domain.Certificate]
+
+// Version is a stored version.
+type Version = docstore.Doc[domain.Version]
 
 // keptAnswers is how many answers to issued orders a certificate keeps: orders that may still ask are among the last.
 const keptAnswers = 3

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 
@@ -19,7 +20,7 @@ const Max = 100
 type Options struct {
 	// IPs: the issuer's profile may allow IP identifiers.
 	IPs bool
-	// DNSOnly is empty, or the challenge type that cannot prove a wildcard ("http-01").
+	// ChallengeType is the one that the spec asks for: http-01 proves no wildcard, dns-01 no address.
 	ChallengeType string
 }
 
@@ -58,6 +59,9 @@ func Canonical(path string, given []string, o Options) ([]string, []errs.Field) 
 // one returns the canonical form of a name, or what is wrong with it.
 func one(raw string, o Options) (name, msg string) {
 	name = strings.TrimSuffix(strings.TrimSpace(raw), ".")
+	if !utf8.ValidString(raw) {
+		return "", fmt.Sprintf("%q is not valid UTF-8", raw)
+	}
 	if name == "" {
 		return "", "is empty; give a DNS name such as www.example.org"
 	}
@@ -84,6 +88,9 @@ func one(raw string, o Options) (name, msg string) {
 		return "", fmt.Sprintf("%q is not a host name; give the name alone, without scheme, port or path", raw)
 	}
 	ascii, err := idna.Lookup.ToASCII(host)
+	if err == nil { // what came out must be a name too: not everything that converts is one
+		ascii, err = idna.Lookup.ToASCII(ascii)
+	}
 	if err != nil {
 		return "", fmt.Sprintf("%q is not a host name: %s", raw, strings.TrimPrefix(err.Error(), "idna: "))
 	}
@@ -96,8 +103,6 @@ func one(raw string, o Options) (name, msg string) {
 			return "", fmt.Sprintf("%q has an empty label; remove the extra dot", raw)
 		case len(label) > 63:
 			return "", fmt.Sprintf("%q has a label of %d characters (%.20s…), allowed: 63", raw, len(label), label)
-		case strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-"):
-			return "", fmt.Sprintf("%q has a label that begins or ends with a hyphen", raw)
 		case strings.IndexFunc(label, func(r rune) bool { return r != '-' && (r < 'a' || r > 'z') && (r < '0' || r > '9') }) >= 0:
 			return "", fmt.Sprintf("%q has characters other than letters, digits and hyphens", raw)
 		}

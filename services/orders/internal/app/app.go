@@ -78,6 +78,8 @@ type App struct {
 	Clock     clock.Clock
 	Logger    *slog.Logger
 	Epoch     string // of the store
+	// ARIMinRetry is the shortest Retry-After of a CA's renewal information that is believed.
+	ARIMinRetry time.Duration
 
 	registering singleflight.Group
 	mu          sync.Mutex

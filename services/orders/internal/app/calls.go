@@ -384,7 +384,7 @@ func (a *App) renewalInfo(ctx context.Context, q *ordersv1.RenewalInfoQuery) *or
 	if wait <= 0 {
 		wait = 6 * time.Hour // RFC 9773 section 4.3.2
 	}
-	wait = min(max(wait, time.Minute), 24*time.Hour) // RFC 9773 section 4.3.2: clients SHOULD set reasonable limits
+	wait = min(max(wait, a.ARIMinRetry), 24*time.Hour) // RFC 9773 section 4.3.2: clients SHOULD set reasonable limits
 	if info.Supported {
 		out.WindowStart, out.WindowEnd, out.ExplanationUrl = timestamppb.New(info.Start), timestamppb.New(info.End), info.ExplanationURL
 	}

@@ -1,0 +1,47 @@
+// Command certwright is the platform in one process, and the command line of a running one.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/certwright/certwright/services/certwright/internal/cli"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second interrupt ends the process at once
+	return cli.Run(ctx, cli.System(version()), args, commands()...)
+}
+
+// commands lists what the program can do beside being a client of a running one.
+func commands() []*cobra.Command {
+	return []*cobra.Command{
+		cli.Serve(serve),
+	}
+}
+
+// version is the module's, or the commit that the program was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return "dev-" + s.Value[:min(len(s.Value), 12)]
+		}
+	}
+	return "dev"
+}

@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	ordersv1 "github.com/certwright/certwright/api/certwright/orders/v1"
+)
+
+func (a *app) issuers() *cobra.Command {
+	get := a.verb("get ID|NAME", "Show an issuer", 1, func(ctx context.Context, c *client, args []string) error {
+		i := &ordersv1.Issuer{}
+		if err := c.call(ctx, http.MethodGet, path("/v1/issuers/", args[0]), nil, nil, i); err != nil {
+			return err
+		}
+		return a.showIssuer(i)
+	})
+	test := a.verb("test ID|NAME", "Read the CA's directory and say what it supports", 1, func(ctx context.Context, c *client, args []string) error {
+		id, err := a.findIssuer(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		r := &ordersv1.TestIssuerResponse{}
+		if err := c.call(ctx, http.MethodPost, path("/v1/issuers/", id, ":test"), nil, &ordersv1.TestIssuerRequest{}, r); err != nil {
+			return err
+		}
+		if err := a.showPairs(r, []pair{
+			{"reachable", map[bool]string{true: "yes", false: "no"}[r.GetReachable()]},
+			{"problem", why(r.GetProblem())},
+			{"profiles", list(r.GetProfiles())},
+			{"renewal information", yes(r.GetRenewalInfo())},
+			{"needs an external account", yes(r.GetExternalAccountRequired())},
+			{"terms of service", r.GetTermsOfService()},
+			{"CAA identities", list(r.GetCaaIdentities())},
+			{"website", r.GetWebsite()},
+			{"its clock minus ours", fmt.Sprintf("%d ms", r.GetClockSkewMs())},
+		}); err != nil {
+			return err
+		}
+		if !r.GetReachable() {
+			return failedTest("the CA cannot be used", r.GetProblem())
+		}
+		return nil
+	})
+	remove := a.deleting("delete ID|NAME", "Delete an issuer without open orders", "issuer", a.findIssuer, "/v1/issuers/", &ordersv1.DeleteIssuerResponse{}, nil)
+	byID := ids(a, issuerList(), 1)
+	get.ValidArgsFunction, test.ValidArgsFunction, remove.ValidArgsFunction = byID, byID, byID
+	return group("issuers", "Manage the CAs that certificates come from", a.createIssuer(), issuerList().command(a, "List issuers"), get, test, remove)
+}
+
+// findIssuer is the id of an issuer given by id or name.
+func (a *app) findIssuer(ctx context.Context, given string) (string, error) {
+	return resolve(ctx, a, issuerList(), "iss_", given)
+}
+
+func (a *app) showIssuer(i *ordersv1.Issuer) error {
+	acme := i.GetAcme()
+	return a.showPairs(i, []pair{
+		{"id", i.GetId()},
+		{"name", i.GetDisplayName()},
+		{"team", i.GetTeam()},
+		{"kind", i.GetKind()},
+		{"directory", acme.GetDirectoryUrl()},
+		{"contacts", list(acme.GetContacts())},
+		{"terms agreed", yes(acme.GetTermsAgreed())},
+		{"account", i.GetAccountId()},
+		{"account key", acme.GetAccountKeyAlgorithm()},
+		{"profile", acme.GetProfile()},
+		{"own trust roots", yes(acme.GetTrustRootsPem() != "")},
+		{"issued roots", yes(acme.GetIssuedRootsPem() != "")},
+		{"disabled", yes(i.GetDisabled())},
+		{"created", stamp(i.GetCreateTime())},
+	})
+}
+
+func (a *app) createIssuer() *cobra.Command {
+	acme := &ordersv1.AcmeIssuer{}
+	i := &ordersv1.Issuer{Kind: "acme", Acme: acme}
+	var trust, issued string
+	cmd := a.verb("create NAME", "Add a CA that speaks ACME (RFC 8555)", 1, func(ctx context.Context, c *client, args []string) (err error) {
+		if acme.GetDirectoryUrl() == "" {
+			return usage("--directory-url is missing")
+		}
+		if acme.TrustRootsPem, err = textFile(trust); err != nil {
+			return err
+		}
+		if acme.IssuedRootsPem, err = textFile(issued); err != nil {
+			return err
+		}
+		i.DisplayName = args[0]
+		made := &ordersv1.Issuer{}
+		if err := c.call(ctx, http.MethodPost, "/v1/issuers", nil, &ordersv1.CreateIssuerRequest{RequestId: a.requestID(), Issuer: i}, made); err != nil {
+			return err
+		}
+		return a.showIssuer(made)
+	})
+	cmd.Example = "  certwright issuers create letsencrypt --directory-url https://acme-v02.api.letsencrypt.org/directory --contact pki@example.org --agree-terms"
+	f := cmd.Flags()
+	f.StringVar(&acme.DirectoryUrl, "directory-url", "", "`URL` of the CA's directory")
+	f.StringVar(&trust, "trust-roots", "", "PEM `file` of the roots that the CA's server is verified with; default: the system's")
+	f.StringVar(&issued, "issued-roots", "", "PEM `file` of the roots that issued chains must end in")
+	f.StringArrayVar(&acme.Contacts, "contact", nil, "mail `address` for the CA; may be repeated")
+	f.BoolVar(&acme.TermsAgreed, "agree-terms", false, "the CA's terms of service were read and are agreed to")
+	f.StringVar(&acme.Profile, "profile", "", "`profile` of certificates that name none")
+	f.StringVar(&acme.AccountKeyAlgorithm, "account-key", "", "`algorithm` of the account's key (default ECDSA_P256)")
+	f.StringVar(&i.Team, "team", "", "`team` that it belongs to; default: the token's")
+	complete(cmd, "account-key", keyAlgorithms...)
+	return cmd
+}
+
+func (a *app) accounts() *cobra.Command {
+	type c = *ordersv1.Account
+	l := listing[*ordersv1.ListAccountsResponse, c]{
+		path: "/v1/accounts", items: (*ordersv1.ListAccountsResponse).GetAccounts,
+		columns: []column[c]{
+			{"ID", c.GetId},
+			{"ISSUER", c.GetIssuerId},
+			{"STATE", c.GetState},
+			{"CONTACTS", func(c c) string { return list(c.GetContacts()) }},
+			{"URL", c.GetUrl},
+			{"PROBLEM", func(c c) string { return why(c.GetProblem()) }},
+		},
+	}
+	return group("accounts", "Look at the accounts at CAs", l.command(a, "List ACME accounts"))
+}
