@@ -54,7 +54,7 @@ func writeStatus(w http.ResponseWriter, httpStatus int, s *status.Status) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(httpStatus)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(append(body, '\n')) //nolint:gosec // JSON, sent as such with nosniff: no browser takes it for a page
 }
 
 // onError answers what a call ended with: an *errs.Error of a sibling, or a status of grpc-gateway itself about the request.

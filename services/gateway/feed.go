@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -132,9 +133,16 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request, p authz.Principal, 
 		err := f.follow(ctx, s, r.Header, p, options, epoch, resync)
 		switch {
 		case errors.Is(err, errResync):
-			options, epoch, resync = bus.TailOptions{SinceNow: true}, "", true
+			options, epoch, resync, s.seen = bus.TailOptions{SinceNow: true}, "", true, ""
 		case errs.ReasonOf(err) == "STREAM_RENEWED": // everything in the new stream is new
-			options, epoch, resync = bus.TailOptions{}, "", true
+			options, epoch, resync, s.seen = bus.TailOptions{}, "", true, ""
+		case err != nil && slices.Contains([]errs.Kind{errs.Unavailable, errs.Timeout, errs.NotFound}, errs.KindOf(err)): // the bus is away, or its stream being made
+			if f.clk.Sleep(ctx, settle) != nil {
+				return
+			}
+			if s.seen != "" {
+				options, epoch, resync = f.begin(s.seen)
+			}
 		default:
 			if err != nil && ctx.Err() == nil {
 				f.logger.DebugContext(ctx, "a feed of events ended", "error", err)
@@ -165,7 +173,8 @@ func (f *feed) follow(ctx context.Context, s *stream, h http.Header, p authz.Pri
 	}()
 	defer func() { // the tail has ended when follow returns
 		stop()
-		<-ended
+		for range ended { //nolint:revive // waits until it is closed
+		}
 	}()
 
 	var settled <-chan time.Time
@@ -266,7 +275,7 @@ func (s *stream) fact(e bus.Event, p authz.Principal) error {
 
 // beat keeps the connection alive, and moves the client's position on past facts that it may not see.
 func (s *stream) beat() error {
-	if s.seen != s.sent {
+	if s.seen != "" && s.seen != s.sent {
 		s.sent = s.seen
 		return s.send(": heartbeat\nid: " + s.seen + "\n\n")
 	}
@@ -280,5 +289,8 @@ func (s *stream) send(text string) error {
 	if _, err := s.w.Write([]byte(text)); err != nil {
 		return err
 	}
-	return s.control.Flush()
+	if err := s.control.Flush(); err != nil {
+		return err
+	}
+	return s.control.SetWriteDeadline(time.Time{}) // HTTP/2 resets a stream whose deadline passes, even when nothing is being written
 }

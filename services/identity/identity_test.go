@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -37,6 +39,8 @@ var (
 	admin  = authz.Principal{Subject: "token:tok_admin", Team: "*", Permissions: []string{"*"}}
 	webOps = authz.Principal{Subject: "token:tok_web", Team: "web", Permissions: []string{"tokens.manage", "certificates.*", "audit.read"}}
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type silentBus struct{}
 
@@ -360,7 +364,7 @@ func TestTheAuditTrailKeepsEachEntryOnce(t *testing.T) {
 
 // The service as it runs: calls are authorised by their contract, and every change is in the audit trail, identity's own too.
 func TestTheRunningServiceAuditsItself(t *testing.T) {
-	tel, err := telemetry.New(t.Context(), telemetry.Config{Service: "test", Output: discard{}})
+	tel, err := telemetry.New(t.Context(), telemetry.Config{Service: "test", Output: io.Discard})
 	require.NoError(t, err)
 	public, private, err := ed25519.GenerateKey(nil)
 	require.NoError(t, err)
@@ -414,7 +418,3 @@ func TestTheRunningServiceAuditsItself(t *testing.T) {
 			trail.GetEntries()[1].GetActor() == "token:"+firstToken
 	}, "the trail has not both calls")
 }
-
-type discard struct{}
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }

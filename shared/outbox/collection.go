@@ -459,6 +459,21 @@ func Postpone(m *docstore.Meta, natural string, until time.Time) {
 	}
 }
 
+// Rest says that the receiver has the fact kept under natural and needs time for its answer: the next repeat comes after the longest wait, and
+// repeats are counted anew. It reports whether that changes anything.
+func (c *Collection[T]) Rest(m *docstore.Meta, natural string) bool {
+	until := c.out.cfg.Clock.Now().Add(c.out.cfg.MaxRepeat)
+	for i := range m.Kept {
+		if k := m.Kept[i]; k.Key == natural && k.Await && (k.Times > 0 || k.NextAt.Before(until.Add(-c.out.cfg.MaxRepeat/2))) {
+			kept := slices.Clone(m.Kept)
+			kept[i].NextAt, kept[i].Times = until, 0
+			m.Kept = kept
+			return true
+		}
+	}
+	return false
+}
+
 // AnsweredAll ends the waiting for every fact whose natural key done names.
 func AnsweredAll(m *docstore.Meta, done func(natural string) bool) {
 	for _, k := range m.Kept {

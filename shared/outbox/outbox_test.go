@@ -99,14 +99,14 @@ type bench struct {
 func newBench(t *testing.T, change ...func(*bench, *outbox.Config)) *bench {
 	t.Helper()
 	b := &bench{t: t, clk: clock.NewFake(start), bus: &fakeBus{}}
-	cfg := outbox.Config{Bus: b.bus, Source: "test", Clock: b.clk, Logger: testkit.Logger(t)}
+	cfg := outbox.Config{Bus: b.bus, Source: "test", Logger: testkit.Logger(t)}
 	for _, f := range change {
 		f(b, &cfg)
 	}
 	if b.store == nil {
 		b.store = faulty.New(memory.New(b.clk), faulty.Faults{})
 	}
-	cfg.Store = b.store
+	cfg.Store, cfg.Clock = b.store, b.clk
 	b.out = outbox.New(cfg)
 	var err error
 	b.coll, err = outbox.Open[thing](t.Context(), b.out, docstore.Spec{Name: "things"})

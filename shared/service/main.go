@@ -55,7 +55,7 @@ type Settings struct {
 // NATS says where the bus is.
 type NATS struct {
 	URL      string        `yaml:"url" validate:"required" doc:"URLs of the NATS servers, separated by commas"`
-	SeedFile string        `yaml:"seed_file" doc:"File with the service's nkey seed"`
+	SeedFile string        `yaml:"seed_file" doc:"File with the service's nkey seed; this and every other file may be named relative to the configuration file"`
 	CAFile   string        `yaml:"ca_file" doc:"CA of the servers' certificates; empty: no TLS"`
 	Replicas int           `yaml:"replicas" validate:"gte=0,lte=5" doc:"Replicas of the streams, 1, 3 or 5; used when they are made"`
 	Sync     time.Duration `yaml:"sync_interval" doc:"How often the servers sync their files; default 2m"`
@@ -102,6 +102,7 @@ func Main[C any](name string, cfg C, run func(ctx context.Context, p *Platform, 
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
+	all.Platform.below(filepath.Dir(*file))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if flag.Arg(0) == "healthcheck" {
@@ -149,8 +150,8 @@ func serve(ctx context.Context, name string, s Settings, run func(context.Contex
 		defer cancel()
 		err = errors.Join(err, tel.Shutdown(last))
 	}()
-	var ready atomic.Bool
-	stopHealth, err := health(ctx, s.Health, tel.MetricsHandler(), &ready)
+	var ready readiness
+	stopHealth, err := health(ctx, s.Health, tel.MetricsHandler(), ready.check)
 	if err != nil {
 		return err
 	}
@@ -167,7 +168,7 @@ func serve(ctx context.Context, name string, s Settings, run func(context.Contex
 	pr := &Process{
 		Clock: clk, Telemetry: tel, NATS: conn, SyncInterval: s.NATS.Sync, Replicas: s.NATS.Replicas, DataDir: s.DataDir, Timing: s.Timing,
 		Network:   &Remote{Listen: s.Listen, Address: s.Peers, Server: server, Client: client},
-		OpenStore: s.open(clk), Ready: func(_ string, r bool) { ready.Store(r) },
+		OpenStore: s.open(clk), Ready: func(_ string, r bool) { ready.serving.Store(r) },
 	}
 	if pr.Verifier, pr.Signer, err = s.Principal.load(); err != nil {
 		return err
@@ -177,7 +178,34 @@ func serve(ctx context.Context, name string, s Settings, run func(context.Contex
 		return err
 	}
 	defer closeAll()
+	ready.bus.Store(p.Bus)
 	return run(ctx, p)
+}
+
+// below makes the files that are named by a relative path those beside the configuration file, so that a service's material can be put anywhere.
+func (s *Settings) below(dir string) {
+	for _, file := range []*string{
+		&s.NATS.SeedFile, &s.NATS.CAFile, &s.TLS.CertFile, &s.TLS.KeyFile, &s.TLS.CAFile, &s.Principal.PublicKeyFile, &s.Principal.PrivateKeyFile,
+	} {
+		if *file != "" && !filepath.IsAbs(*file) {
+			*file = filepath.Join(dir, *file)
+		}
+	}
+}
+
+// readiness is whether the service works and its streams and consumers are there.
+type readiness struct {
+	serving atomic.Bool
+	bus     atomic.Pointer[bus.Bus]
+}
+
+// check says what is missing; nil: nothing.
+func (r *readiness) check() error {
+	b := r.bus.Load()
+	if b == nil || !r.serving.Load() {
+		return errs.New(errs.Unavailable, "NOT_READY", "starting or stopping")
+	}
+	return b.Ready()
 }
 
 func (s Settings) open(clk clock.Clock) func(context.Context, string) (docstore.Store, error) {
@@ -211,12 +239,12 @@ func connect(name string, n NATS) (*nats.Conn, error) {
 }
 
 // health serves liveness, readiness and metrics until stopped.
-func health(ctx context.Context, addr string, metrics http.Handler, ready *atomic.Bool) (stop func(), err error) {
+func health(ctx context.Context, addr string, metrics http.Handler, ready func() error) (stop func(), err error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !ready.Load() {
-			http.Error(w, "starting or stopping", http.StatusServiceUnavailable)
+		if err := ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = io.WriteString(w, "ready\n")

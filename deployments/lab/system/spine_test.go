@@ -224,6 +224,7 @@ func TestWhatAUserSeesWhenTheCAFails(t *testing.T) {
 	}
 	issued := func(order string) {
 		t.Helper()
+		require.NoError(t, s.Call(ctx, http.MethodPost, "/v1/orders/"+order+":retry", &ordersv1.RetryOrderRequest{}, nil))
 		require.NoError(t, stage.Until(ctx, s, "/v1/orders/"+order, &ordersv1.Order{}, func(o *ordersv1.Order) bool { return o.GetState() == "issued" }))
 	}
 	t.Run("the CA cannot be reached", func(t *testing.T) {
@@ -241,7 +242,6 @@ func TestWhatAUserSeesWhenTheCAFails(t *testing.T) {
 		got := &ordersv1.Order{}
 		require.NoError(t, s.Call(ctx, http.MethodGet, "/v1/orders/"+o, nil, got))
 		require.Greater(t, time.Until(got.GetNextTime().AsTime()), time.Second, "Retry-After is law")
-		require.NoError(t, s.Call(ctx, http.MethodPost, "/v1/orders/"+o+":retry", &ordersv1.RetryOrderRequest{}, nil))
 		issued(o)
 	})
 	t.Run("the CA returns another certificate", func(t *testing.T) {
@@ -257,6 +257,9 @@ func TestWhatAUserSeesWhenTheCAFails(t *testing.T) {
 	})
 	t.Run("the clock is off", func(t *testing.T) {
 		s.CA.SetDateSkew(10 * time.Minute)
+		test := &ordersv1.TestIssuerResponse{} // any answer of the CA shows it
+		require.NoError(t, s.Call(ctx, http.MethodPost, "/v1/issuers/"+issuer.GetId()+":test", &ordersv1.TestIssuerRequest{}, test))
+		require.InDelta(t, (10 * time.Minute).Milliseconds(), test.GetClockSkewMs(), 5000)
 		o := request("skewed.shop.test")
 		blocked(o, "CLOCK_SKEW", "Set the clock")
 		s.CA.SetDateSkew(0)

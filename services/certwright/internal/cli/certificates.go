@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -371,9 +370,4 @@ func (a *app) deleteCertificate() *cobra.Command {
 			fmt.Fprintln(a.Out, printable(n))
 		}
 	})
-}
-
-// termsOf is the query of a filter.
-func termsOf(filter string) url.Values {
-	return url.Values{"filter": {filter}, "pageSize": {strconv.Itoa(pageSize)}}
 }

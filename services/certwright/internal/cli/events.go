@@ -67,7 +67,7 @@ With --output json each event is one line. A line with the type "resync" says th
 	}
 	f := tail.Flags()
 	f.StringSliceVar(&types, "types", nil, "only events of these `types`, such as certificate.issued; see docs/events.md")
-	f.StringVar(&since, "since", "", "begin after this `position`, the id of an earlier line; default: now")
+	f.StringVar(&since, "since", "", "begin after this `position`, which --output json shows; default: now")
 	f.IntVar(&count, "count", 0, "stop after this many events, 0: until stopped")
 	complete(tail, "types", events.Types()...)
 	return group("events", "Follow what happens", tail)
@@ -214,7 +214,7 @@ func (t *tailer) show(f frame) error {
 		if t.output == outputTable {
 			return nil
 		}
-		return t.line([]byte(`{"type":"resync"}`))
+		return t.line("", []byte(`{"type":"resync"}`))
 	}
 	var e event
 	if err := json.Unmarshal([]byte(f.data), &e); err != nil {
@@ -222,7 +222,7 @@ func (t *tailer) show(f frame) error {
 	}
 	if t.output == outputTable {
 		fmt.Fprintf(t.Out, "%s  %-32s  %s  %s\n", printable(e.Time), printable(e.Type), printable(e.Subject), printable(e.Team))
-	} else if err := t.line([]byte(f.data)); err != nil {
+	} else if err := t.line(t.last, []byte(f.data)); err != nil {
 		return err
 	}
 	if t.left--; t.left == 0 {
@@ -232,10 +232,11 @@ func (t *tailer) show(f frame) error {
 	return nil
 }
 
-// line prints one event for a program: a line of JSON, or a document of YAML. The position is added as "position".
-func (t *tailer) line(text []byte) error {
-	if t.last != "" && bytes.HasPrefix(text, []byte("{")) {
-		text = append([]byte(`{"position":`+strconv.Quote(t.last)+`,`), text[1:]...)
+// line prints one event for a program: a line of JSON, or a document of YAML. The position, "" for none, is
+// what --since takes.
+func (t *tailer) line(position string, text []byte) error {
+	if position != "" && bytes.HasPrefix(text, []byte("{")) {
+		text = append([]byte(`{"position":`+strconv.Quote(position)+`,`), text[1:]...)
 	}
 	var b bytes.Buffer
 	if t.output == outputYAML {

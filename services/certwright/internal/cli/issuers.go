@@ -27,6 +27,10 @@ func (a *app) issuers() *cobra.Command {
 		if err := c.call(ctx, http.MethodPost, path("/v1/issuers/", id, ":test"), nil, &ordersv1.TestIssuerRequest{}, r); err != nil {
 			return err
 		}
+		skew := ""
+		if r.GetReachable() {
+			skew = fmt.Sprintf("%d ms", r.GetClockSkewMs())
+		}
 		if err := a.showPairs(r, []pair{
 			{"reachable", map[bool]string{true: "yes", false: "no"}[r.GetReachable()]},
 			{"problem", why(r.GetProblem())},
@@ -36,7 +40,7 @@ func (a *app) issuers() *cobra.Command {
 			{"terms of service", r.GetTermsOfService()},
 			{"CAA identities", list(r.GetCaaIdentities())},
 			{"website", r.GetWebsite()},
-			{"its clock minus ours", fmt.Sprintf("%d ms", r.GetClockSkewMs())},
+			{"its clock minus ours", skew},
 		}); err != nil {
 			return err
 		}

@@ -67,7 +67,7 @@ A setting comes from its default, the file given by --config, the environment (C
 	}
 	f := c.Flags()
 	f.StringVar(&data, "data-dir", "", "`directory` of everything that is stored (default ~/.certwright)")
-	f.StringVar(&file, "config", "", "YAML `file` of settings; docs/configuration.md lists them")
+	f.StringVar(&file, "config", "", "YAML `file` of settings")
 	f.StringVar(&https, "https", "", "`address` of the edge, host:port (default :8443)")
 	f.StringVar(&http, "http", "", "`address` of the edge without TLS, loopback only, such as 127.0.0.1:8080 (default none)")
 	must(c.MarkFlagDirname("data-dir"))

@@ -76,7 +76,7 @@ type follower struct {
 	client   *client
 	goal     goal
 	progress *progress
-	version  string            // of the order, once it is issued
+	version  string // of the order, once it is issued
 	issued   bool
 	pending  []string // targets that do not have the version yet
 }

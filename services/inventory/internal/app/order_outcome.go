@@ -11,10 +11,16 @@ import (
 	"github.com/certwright/certwright/shared/outbox"
 )
 
-// OrderAccepted records that orders has the order.
+// OrderAccepted records that orders has the order, which may take its time from now on.
 func (a *App) OrderAccepted(ctx context.Context, certificate, order string) error {
 	m := a.moment(ctx, certificate)
-	return a.heard(ctx, m, func(doc *Certificate) domain.Outcome { return doc.Body.Accept(order) })
+	return a.heard(ctx, m, func(doc *Certificate) domain.Outcome {
+		out := doc.Body.Accept(order)
+		if i := doc.Body.Intent; i.IsOpen() && i.OrderID == order && a.Certs.Rest(&doc.Meta, domain.RequestedKey(i.Number)) {
+			out.Changed = true
+		}
+		return out
+	})
 }
 
 // OrderEnded closes the intent of an order that ended without a certificate.

@@ -53,11 +53,11 @@ type StoredChannel struct {
 	TestProblem    domain.Problem `bson:"test_problem"`
 }
 
-// The documents of the service.
-type (
-	ChannelDoc  = docstore.Doc[StoredChannel]
-	DeliveryDoc = docstore.Doc[domain.Delivery]
-)
+// ChannelDoc is a stored channel.
+type ChannelDoc = docstore.Doc[StoredChannel]
+
+// DeliveryDoc is a stored delivery.
+type DeliveryDoc = docstore.Doc[domain.Delivery]
 
 // App is the notifications service's use cases.
 type App struct {

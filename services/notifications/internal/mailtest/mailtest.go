@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"io"
 	"log"
 	"math/big"
@@ -166,7 +165,7 @@ func (s *authSession) AuthMechanisms() []string { return []string{sasl.Plain} }
 func (s *authSession) Auth(string) (sasl.Server, error) {
 	return sasl.NewPlainServer(func(_, user, password string) error {
 		if user != User || password != Password {
-			return errors.New("no")
+			return smtp.ErrAuthFailed
 		}
 		s.mail.User = user
 		return nil

@@ -272,6 +272,7 @@ func (p *Plan) Closed(number int64, outcome string, problem *Problem, follows bo
 		return
 	}
 	p.Intent.Number, p.Intent.Open, p.Intent.Following, p.AskAt = number, false, follows, time.Time{}
+	p.Hold, p.RetryAt = nil, time.Time{}
 	if problem == nil {
 		problem = &Problem{Reason: "ORDER_" + outcomeReason(outcome), Detail: "no reason was given"}
 	}

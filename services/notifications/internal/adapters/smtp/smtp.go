@@ -197,7 +197,6 @@ func classify(ctx context.Context, server, what string, connecting bool, err err
 		kind, reason = errs.Precondition, domain.ReasonMailRefused
 	}
 	if connecting {
-		what = "the greeting"
 		// RFC 4954 section 6: 530, 534, 535 and 538 are about authentication.
 		switch answer.Code {
 		case 530, 534, 535, 538:

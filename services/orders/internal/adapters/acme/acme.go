@@ -468,7 +468,7 @@ func (c *Client) classify(err error, s *session, i domain.Issuer) error {
 		return trouble("CA_TIMEOUT", "the CA at %s did not answer in time", i.DirectoryURL)
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
-		return trouble("CA_UNREACHABLE", "the CA at %s broke the connection (%v)", i.DirectoryURL, err)
+		return trouble("CA_UNREACHABLE", "the CA at %s broke the connection (%v); check acme.directoryUrl of the issuer, proxies and firewalls", i.DirectoryURL, err)
 	}
 	return trouble("CA_ERROR", "the CA at %s gave an answer that is not understood: %v", i.DirectoryURL, err)
 }
