@@ -71,7 +71,7 @@ fmt: ## Format the Go code and the contracts
 
 .PHONY: tidy
 tidy: ## Make go.mod and go.sum of every module say what its code needs
-	@for dir in $$(go list -m -f '{{.Dir}}'); do echo "$$dir"; GOWORK=off go -C "$$dir" mod tidy; done
+	@for dir in api shared $(filter-out services/certwright,$(patsubst %/go.mod,%,$(wildcard services/*/go.mod))) services/certwright deployments/lab; do echo "$$dir"; GOWORK=off go -C "$$dir" mod tidy; done
 
 .PHONY: lint
 lint: tools-lint ## Run golangci-lint over every module (PKG=...)

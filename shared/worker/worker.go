@@ -60,7 +60,7 @@ type Config[T any] struct {
 	Concurrency int
 	// Sweep is how often the store is asked for due documents, default 5 s.
 	Sweep time.Duration
-	// Grace is how long, by the machine's clock, a step in hand may go on when Run has to end, default 5 s.
+	// Grace is how long, by the machine's clock, a step in hand, and then the writing of its result, may go on when Run has to end; default 5 s.
 	Grace time.Duration
 }
 
@@ -356,6 +356,12 @@ func (w *Worker[T]) step(ctx context.Context, doc docstore.Doc[T], chain int) (d
 	// What is found out is written whatever ended the step, but not for ever.
 	writeCtx, cancelWrite := context.WithTimeout(stepCtx, w.cfg.Lease)
 	defer cancelWrite()
+	defer context.AfterFunc(ctx, func() { // a stop does not wait so long
+		grace, end := context.WithTimeout(writeCtx, w.cfg.Grace)
+		defer end()
+		<-grace.Done()
+		cancelWrite()
+	})()
 
 	res, err := w.call(context.WithValue(stepCtx, leaseKey{}, lease{clock: w.cfg.Clock, sendBy: deadline, tracer: w.cfg.Tracer}), doc, deadline, ctx.Done())
 	stop := ctx.Err() != nil

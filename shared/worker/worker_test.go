@@ -49,6 +49,7 @@ type bench struct {
 	clk   *clock.Fake
 	store *faulty.Store
 	coll  *outbox.Collection[job]
+	end   context.CancelFunc // of the last worker, without waiting
 
 	mu    sync.Mutex
 	steps []string
@@ -81,7 +82,7 @@ func (b *bench) run(change ...func(*worker.Config[job])) (w *worker.Worker[job],
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = w.Run(ctx) })
-	stop = func() { cancel(); wg.Wait() }
+	b.end, stop = cancel, func() { cancel(); wg.Wait() }
 	b.t.Cleanup(stop)
 	return w, stop
 }
@@ -384,7 +385,7 @@ func TestAStoreThatDoesNotAnswerTheResultIsAskedAgain(t *testing.T) {
 				return res, nil
 			})
 			b.insert("a", start)
-			_, stop := b.run()
+			_, stop := b.run(func(cfg *worker.Config[job]) { cfg.Grace = 10 * time.Millisecond })
 			b.passes(100*time.Millisecond, b.has("a", 1), "written")
 			stop()
 			require.Len(t, b.stepped(), 1, "the outside call is not made again")
@@ -433,10 +434,9 @@ func TestTheEndOfRunGivesLeasesBack(t *testing.T) {
 				}
 			})
 			<-inHand
-			stopped := make(chan struct{})
-			go func() { defer close(stopped); stop() }()
+			b.end()
 			close(release)
-			<-stopped
+			stop()
 			d := b.get("a")
 			require.Equal(t, c.steps, d.Body.Steps)
 			require.Zero(t, d.Failures)

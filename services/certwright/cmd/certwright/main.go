@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/certwright/certwright/services/certwright/internal/cli"
+	"github.com/certwright/certwright/services/certwright/internal/setup"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -26,6 +27,7 @@ func run(args []string) int {
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		cli.Serve(serve),
+		setup.Command(),
 	}
 }
 

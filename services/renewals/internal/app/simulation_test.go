@@ -41,7 +41,6 @@ type simCert struct {
 	// waits is the fact that is told again until it is answered, as the real inventory does.
 	waits     proto.Message
 	waitsFor  int64
-	repeatAt  time.Time
 	repeatIn  time.Duration
 	changedAt time.Time
 }
