@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/certwright/certwright/services/certwright/internal/natsd"
 	"github.com/certwright/certwright/services/challenges"
 	"github.com/certwright/certwright/services/deployer"
@@ -29,6 +31,7 @@ import (
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/docstore/mongo"
 	"github.com/certwright/certwright/shared/docstore/sqlite"
+	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/secret"
 	"github.com/certwright/certwright/shared/service"
 	"github.com/certwright/certwright/shared/telemetry"
@@ -59,8 +62,14 @@ type Config struct {
 	Clock clock.Clock `yaml:"-"`
 	// Telemetry is made from Log and Trace unless a test gives its own.
 	Telemetry *telemetry.Telemetry `yaml:"-"`
+	// Stores decorates the store of each service, given as it was opened; nil: as they are. Measurements count there.
+	Stores func(service string, s docstore.Store) docstore.Store `yaml:"-"`
 	// Started is called when every service is ready; may be nil.
 	Started func(Running) `yaml:"-"`
+	// Bus is given the connection to the embedded NATS server before any service starts, for tests that watch or harm the bus; may be nil.
+	Bus func(*nats.Conn) `yaml:"-"`
+	// Publisher stands between a service's outbox and the bus, see service.Process; may be nil.
+	Publisher func(service string, next outbox.Publisher) outbox.Publisher `yaml:"-"`
 }
 
 // Log says what is logged.
@@ -127,6 +136,9 @@ func Serve(ctx context.Context, cfg Config) (err error) {
 		return fmt.Errorf("connecting to the embedded NATS server: %w", err)
 	}
 	defer conn.Close()
+	if cfg.Bus != nil {
+		cfg.Bus(conn)
+	}
 
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -137,7 +149,7 @@ func Serve(ctx context.Context, cfg Config) (err error) {
 	pr := &service.Process{
 		Clock: cfg.Clock, Telemetry: cfg.Telemetry, NATS: conn, SyncInterval: natsd.SyncInterval, Network: service.NewInProcess(),
 		Verifier: authz.NewVerifier(audience, public), Signer: authz.NewSigner(private, audience), DataDir: cfg.DataDir, Timing: cfg.Timing,
-		OpenStore: cfg.openStore, Ready: ready.set,
+		OpenStore: cfg.decoratedStore, Ready: ready.set, Publisher: cfg.Publisher,
 	}
 	cfg.Gateway.Ready = ready.missing
 	cfg.Gateway.Metrics = cfg.Telemetry.MetricsHandler()
@@ -215,6 +227,14 @@ func names() []string {
 		out = append(out, s.name)
 	}
 	return out
+}
+
+func (cfg *Config) decoratedStore(ctx context.Context, name string) (docstore.Store, error) {
+	s, err := cfg.openStore(ctx, name)
+	if err != nil || cfg.Stores == nil {
+		return s, err
+	}
+	return cfg.Stores(name, s), nil
 }
 
 func (cfg *Config) openStore(ctx context.Context, name string) (docstore.Store, error) {

@@ -3,6 +3,7 @@
 package orders
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 
@@ -42,7 +43,7 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 	}
 	p.Go("order worker", worker.New(worker.Config[domain.Order]{
 		Name: "orders", Coll: stores.Orders, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.StepOrder,
-		Concurrency: cfg.Concurrency,
+		Concurrency: cmp.Or(cfg.Concurrency, 128),
 	}).Run)
 	p.Go("revocation worker", worker.New(worker.Config[domain.Revocation]{
 		Name: "revocations", Coll: stores.Revocations, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.StepRevocation,

@@ -161,7 +161,9 @@ func (b *bench) msgID(doc string, revision, n int) string {
 
 func told(id string) outbox.Fact { return outbox.Tell(&certificatev1.Deleted{CertificateId: id}) }
 
-func unavailable([]docstore.Entry) error { return errs.New(errs.Unavailable, "BUS_UNAVAILABLE", "no bus") }
+func unavailable([]docstore.Entry) error {
+	return errs.New(errs.Unavailable, "BUS_UNAVAILABLE", "no bus")
+}
 
 func TestFactsOfADocumentLeaveInTheOrderOfItsRevisionsWhoeverSaves(t *testing.T) {
 	b := newBench(t, func(b *bench, _ *outbox.Config) {
@@ -457,7 +459,9 @@ func TestChange(t *testing.T) {
 	require.Equal(t, []string{b.msgID("a", 3, 0)}, b.left(), "the facts of the try that failed are told by nobody")
 
 	writes := b.store.Writes()["things"]
-	doc, err = b.coll.Change(t.Context(), "a", func(*docstore.Doc[thing]) ([]outbox.Fact, error) { return nil, fmt.Errorf("no: %w", outbox.ErrUnchanged) })
+	doc, err = b.coll.Change(t.Context(), "a", func(*docstore.Doc[thing]) ([]outbox.Fact, error) {
+		return nil, fmt.Errorf("no: %w", outbox.ErrUnchanged)
+	})
 	require.NoError(t, err)
 	require.Equal(t, int64(3), doc.Revision)
 	own := errs.New(errs.Conflict, "MINE", "no")

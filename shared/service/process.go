@@ -64,6 +64,8 @@ type Process struct {
 	OpenStore func(ctx context.Context, service string) (docstore.Store, error)
 	// Ready is told when a service becomes ready or stops being so; may be nil.
 	Ready func(service string, ready bool)
+	// Publisher stands between a service's outbox and the bus; nil: nothing does. Tests lose, double and delay facts there.
+	Publisher func(service string, next outbox.Publisher) outbox.Publisher
 }
 
 // Platform makes a service's share. close ends what it opened; call it after the service's Run has returned. It is never nil.
@@ -128,9 +130,13 @@ func (pr *Process) platform(ctx context.Context, name string, opened *closers) (
 	if err != nil {
 		return nil, fmt.Errorf("bus of %s: %w", name, err)
 	}
+	var publisher outbox.Publisher = b
+	if pr.Publisher != nil {
+		publisher = pr.Publisher(name, b)
+	}
 	peers := &peers{process: pr, name: name, opened: opened, conns: map[string]*grpc.ClientConn{}}
 	out := outbox.New(outbox.Config{
-		Store: store, Bus: b, Source: name, Clock: pr.Clock, Logger: logger, Meter: meter, Audit: auditTo(identityv1.NewIdentityServiceClient(peers.to("identity"))),
+		Store: store, Bus: publisher, Source: name, Clock: pr.Clock, Logger: logger, Meter: meter, Audit: auditTo(identityv1.NewIdentityServiceClient(peers.to("identity"))),
 		Sweep: pr.Timing.OutboxSweep, Abandoned: pr.Timing.Abandoned, FirstRepeat: pr.Timing.FirstRepeat, MaxRepeat: pr.Timing.MaxRepeat,
 		Lease: pr.Timing.Lease, WorkerSweep: pr.Timing.WorkerSweep,
 	})
@@ -250,7 +256,10 @@ func (n InProcess) ServerOptions(o rpc.ServerOptions) rpc.ServerOptions { return
 
 func serveUntil(ctx context.Context, serve func() error, s *grpc.Server) error {
 	done := make(chan error, 1)
-	go func() { done <- serve() }()
+	go func() {
+		defer close(done)
+		done <- serve()
+	}()
 	select {
 	case err := <-done:
 		return err
@@ -259,6 +268,8 @@ func serveUntil(ctx context.Context, serve func() error, s *grpc.Server) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err := rpc.Stop(grace, s)
-	<-done
+	for range done {
+		continue // that it was stopped
+	}
 	return err
 }

@@ -346,24 +346,25 @@ func (w *Worker[T]) later(doc docstore.Doc[T]) {
 // step does one step of a claimed document and reports whether the lease is still held for another.
 func (w *Worker[T]) step(ctx context.Context, doc docstore.Doc[T], chain int) (docstore.Doc[T], bool) {
 	if ctx.Err() != nil {
-		w.release(context.WithoutCancel(ctx), doc)
+		writeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(w.cfg.Grace, time.Second))
+		defer cancel()
+		w.release(writeCtx, doc)
 		return doc, false
 	}
 	deadline := doc.LeaseUntil.Add(-w.cfg.Lease / 2)
 	stepCtx := propagation.TraceContext{}.Extract(context.WithoutCancel(ctx), propagation.MapCarrier{"traceparent": doc.Trace})
 	stepCtx, span := w.cfg.Tracer.Start(stepCtx, w.cfg.Name+" step", trace.WithAttributes(attribute.String("document.id", doc.ID)))
 	defer span.End()
-	// What is found out is written whatever ended the step, but not for ever.
+	res, err := w.call(context.WithValue(stepCtx, leaseKey{}, lease{clock: w.cfg.Clock, sendBy: deadline, tracer: w.cfg.Tracer}), doc, deadline, ctx.Done())
+	// What was found out is written whatever ended the step, but a stop does not wait for ever.
 	writeCtx, cancelWrite := context.WithTimeout(stepCtx, w.cfg.Lease)
 	defer cancelWrite()
-	defer context.AfterFunc(ctx, func() { // a stop does not wait so long
-		grace, end := context.WithTimeout(writeCtx, w.cfg.Grace)
+	defer context.AfterFunc(ctx, func() {
+		grace, end := context.WithTimeout(writeCtx, max(w.cfg.Grace, time.Second))
 		defer end()
 		<-grace.Done()
 		cancelWrite()
 	})()
-
-	res, err := w.call(context.WithValue(stepCtx, leaseKey{}, lease{clock: w.cfg.Clock, sendBy: deadline, tracer: w.cfg.Tracer}), doc, deadline, ctx.Done())
 	stop := ctx.Err() != nil
 	if err != nil && stop { // give the document back as it is
 		w.release(writeCtx, doc)

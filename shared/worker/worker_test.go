@@ -266,11 +266,16 @@ func TestAStepThatFailsIsTriedAgain(t *testing.T) {
 		waits []time.Duration
 	}{
 		{"after a growing wait", func() (result, error) { return result{}, errs.New(errs.Unavailable, "", "away") }, []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300}},
-		{"or as long as the error says", func() (result, error) { return result{}, errs.New(errs.RateLimited, "", "slow").WithRetryAfter(3 * time.Second) }, []time.Duration{3, 3, 4}},
+		{"or as long as the error says", func() (result, error) {
+			return result{}, errs.New(errs.RateLimited, "", "slow").WithRetryAfter(3 * time.Second)
+		}, []time.Duration{3, 3, 4}},
 		{"a panic is an error", func() (result, error) { panic("oh") }, []time.Duration{1, 2}},
 		{"no answer is an error", func() (result, error) { return result{}, nil }, []time.Duration{1, 2}},
 		{"an error of Apply is an error, and what it did meanwhile is not written", func() (result, error) {
-			return result{Apply: func(d *doc) ([]outbox.Fact, error) { d.Body.Note = "half"; return nil, errs.New(errs.Conflict, "", "no") }}, nil
+			return result{Apply: func(d *doc) ([]outbox.Fact, error) {
+				d.Body.Note = "half"
+				return nil, errs.New(errs.Conflict, "", "no")
+			}}, nil
 		}, []time.Duration{1, 2}},
 		{"a panic of Apply is an error", func() (result, error) {
 			return result{Apply: func(*doc) ([]outbox.Fact, error) { panic("oh") }}, nil
@@ -282,7 +287,10 @@ func TestAStepThatFailsIsTriedAgain(t *testing.T) {
 			return result{Apply: func(*doc) ([]outbox.Fact, error) { return nil, nil }}, nil
 		}, []time.Duration{1}},
 		{"a result that the store refuses is put off", func() (result, error) {
-			return result{Apply: func(d *doc) ([]outbox.Fact, error) { d.WorkAt = clock.Never; return []outbox.Fact{outbox.Tell(nil)}, nil }}, nil
+			return result{Apply: func(d *doc) ([]outbox.Fact, error) {
+				d.WorkAt = clock.Never
+				return []outbox.Fact{outbox.Tell(nil)}, nil
+			}}, nil
 		}, []time.Duration{1, 2}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

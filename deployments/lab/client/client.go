@@ -106,11 +106,16 @@ type Event struct {
 	Data    json.RawMessage `json:"data"`
 }
 
-// Events follows the live feed from now until ctx ends, and calls f for each fact. It connects again when the connection breaks.
-func (c *Client) Events(ctx context.Context, f func(Event)) error {
+// Events follows the live feed from now until ctx ends, and calls f for each fact of the given types, or of all. It connects again when the
+// connection breaks.
+func (c *Client) Events(ctx context.Context, f func(Event), types ...string) error {
+	path := "/v1/events"
+	if len(types) > 0 {
+		path += "?types=" + strings.Join(types, ",")
+	}
 	last := ""
 	for ctx.Err() == nil {
-		if err := c.follow(ctx, &last, f); err != nil && ctx.Err() == nil {
+		if err := c.follow(ctx, path, &last, f); err != nil && ctx.Err() == nil {
 			select {
 			case <-ctx.Done():
 			case <-time.After(200 * time.Millisecond): //nolint:forbidigo // the lab waits for a real server
@@ -120,8 +125,8 @@ func (c *Client) Events(ctx context.Context, f func(Event)) error {
 	return nil
 }
 
-func (c *Client) follow(ctx context.Context, last *string, f func(Event)) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/v1/events", nil)
+func (c *Client) follow(ctx context.Context, path string, last *string, f func(Event)) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
 	if err != nil {
 		return err
 	}

@@ -113,8 +113,9 @@ func TestAMissingOrForeignKeyFileStopsTheStart(t *testing.T) {
 func exported(ctx context.Context, t *testing.T, s *stage.Stage) string {
 	t.Helper()
 	all := &keysv1.ListKeysResponse{}
-	require.NoError(t, s.Call(ctx, http.MethodGet, "/v1/keys", nil, all))
-	require.Len(t, all.GetKeys(), 1)
+	require.NoError(t, stage.Until(ctx, s, "/v1/keys", all, func(all *keysv1.ListKeysResponse) bool {
+		return len(all.GetKeys()) == 1 && all.GetKeys()[0].GetState() == "active"
+	}))
 	out := &keysv1.ExportKeyResponse{}
 	require.NoError(t, s.Call(ctx, http.MethodPost, "/v1/keys/"+all.GetKeys()[0].GetId()+":export", &keysv1.ExportKeyRequest{}, out))
 	require.NotEmpty(t, out.GetPrivateKeyPem())

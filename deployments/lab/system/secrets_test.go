@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io/fs"
@@ -55,10 +56,24 @@ type form struct {
 	bytes []byte
 }
 
-// wanted is a secret that must be nowhere.
+// wanted is a secret that must be nowhere: the forms that give it away, and the ways in which a program would write it, by which the search is tried.
 type wanted struct {
-	name  string
-	forms []form
+	name     string
+	forms    []form
+	writings []form
+}
+
+// written are the ways to write bytes down, made apart from the forms that are searched for.
+func written(kind string, b []byte) []form {
+	asJSON, _ := json.Marshal(map[string]any{"secret": b, "n": 1}) // cannot fail
+	return []form{
+		{kind, b}, {kind + ", hex", fmt.Appendf(nil, "%x", b)}, {kind + ", upper-case hex", fmt.Appendf(nil, "%X", b)},
+		{kind + ", base64", []byte(base64.StdEncoding.EncodeToString(b))}, {kind + ", raw base64", []byte(base64.RawStdEncoding.EncodeToString(b))},
+		{kind + ", base64url", []byte(base64.URLEncoding.EncodeToString(b))}, {kind + ", raw base64url", []byte(base64.RawURLEncoding.EncodeToString(b))},
+		{kind + " in JSON", asJSON}, {kind + ", %v", fmt.Appendf(nil, "%v", b)},
+		{kind + " after a user name, base64", []byte(base64.StdEncoding.EncodeToString(append([]byte("\x00mailer\x00"), b...)))},
+		{kind + " between others, base64", []byte(base64.URLEncoding.EncodeToString(slices.Concat([]byte("ab:"), b, []byte(":cd"))))},
+	}
 }
 
 // encodings are the forms of bytes that are secret as a whole: themselves, hex, base64 in any of its alphabets and at any alignment inside something
@@ -87,9 +102,10 @@ func encodings(kind string, b []byte) []form {
 
 // text is a secret that people type: a password, a token.
 func text(name, secret string, decoded ...[]byte) wanted {
-	w := wanted{name, encodings("text", []byte(secret))}
+	w := wanted{name, encodings("text", []byte(secret)), written("text", []byte(secret))}
 	for _, d := range decoded {
 		w.forms = append(w.forms, encodings("decoded bytes", d)...)
+		w.writings = append(w.writings, written("decoded bytes", d)...)
 	}
 	return w
 }
@@ -123,8 +139,16 @@ func privateKey(t *testing.T, name string, key any) wanted {
 	for _, s := range secrets {
 		w.forms = append(w.forms, encodings("raw number", s)...)
 		w.forms = append(w.forms, form{"decimal number", []byte(new(big.Int).SetBytes(s).String())})
+		w.writings = append(w.writings, written("raw number", s)...)
+	}
+	if _, ok := key.(ed25519.PrivateKey); !ok { // that one is bytes and no number
+		w.writings = append(w.writings, form{"the key, %+v", fmt.Appendf(nil, "%+v", key)})
 	}
 	for i, der := range ders {
+		text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+		w.writings = append(w.writings, written(fmt.Sprintf("DER %d", i), der)...)
+		w.writings = append(w.writings, written(fmt.Sprintf("PEM %d", i), text)...)
+		w.writings = append(w.writings, form{fmt.Sprintf("PEM %d quoted", i), fmt.Appendf(nil, "%q", text)})
 		w.forms = append(w.forms, form{fmt.Sprintf("DER %d", i), der})
 		for _, s := range secrets {
 			w.forms = append(w.forms, pemLines(der, s)...)
@@ -133,7 +157,7 @@ func privateKey(t *testing.T, name string, key any) wanted {
 	return w
 }
 
-// pemLines are the lines of der's PEM body that hold at least twelve bytes of the secret.
+// pemLines are the lines of der's PEM body that hold at least twelve bytes of the secret, as they are and encoded once more.
 func pemLines(der, secret []byte) []form {
 	at := bytes.Index(der, secret)
 	if at < 0 {
@@ -144,7 +168,7 @@ func pemLines(der, secret []byte) []form {
 	for from := 0; from < len(der); from += line {
 		to := min(from+line, len(der))
 		if min(to, at+len(secret))-max(from, at) >= 12 {
-			out = append(out, form{fmt.Sprintf("PEM line %d", from/line+1), []byte(base64.StdEncoding.EncodeToString(der[from:to]))})
+			out = append(out, encodings(fmt.Sprintf("PEM line %d", from/line+1), []byte(base64.StdEncoding.EncodeToString(der[from:to])))...)
 		}
 	}
 	return out
@@ -312,13 +336,20 @@ func TestNoSecretLeavesItsPlace(t *testing.T) {
 		require.Contains(t, string(logs.bytes()), `"level":"DEBUG"`)
 	})
 	t.Run("the search finds each form of each secret, wherever it is planted", func(t *testing.T) {
+		media := map[string]place{}
+		for _, suffix := range []string{"orders.db", "orders.db-wal", ".blk", "log", "spans", "messages"} {
+			at := slices.IndexFunc(places, func(p place) bool { return strings.HasSuffix(p.name, suffix) })
+			require.GreaterOrEqual(t, at, 0, suffix)
+			media[suffix] = places[at]
+		}
 		for _, w := range run.secrets {
-			for _, f := range w.forms {
-				for _, medium := range []int{0, len(places) / 2, len(places) - 1} {
-					p := places[medium]
-					cut := len(p.data) / 2
-					planted := place{"a copy of " + p.name, slices.Concat(p.data[:cut], f.bytes, p.data[cut:])}
-					require.NotEmpty(t, find([]place{planted}, []wanted{w}), "the %s of %s is not found", f.name, w.name)
+			require.NotEmpty(t, w.writings, w.name)
+			for _, f := range w.writings {
+				for _, p := range media {
+					around := p.data[:min(len(p.data), 64<<10)]
+					cut := len(around) / 2
+					planted := place{"a copy of " + p.name, slices.Concat(around[:cut], f.bytes, around[cut:])}
+					require.NotEmpty(t, find([]place{planted}, []wanted{w}), "%s, written as %s into a copy of %s, is not found", w.name, f.name, p.name)
 				}
 			}
 		}
@@ -330,13 +361,15 @@ func TestNoSecretLeavesItsPlace(t *testing.T) {
 		planting.Logger.Info("planted", "key", secret)
 		require.NotEmpty(t, find([]place{{"log", seen.bytes()}}, []wanted{some}))
 		for name, plant := range map[string]func(trace.Span){
-			"an attribute":      func(s trace.Span) { s.SetAttributes(attribute.String("key", secret)) },
-			"a list":            func(s trace.Span) { s.SetAttributes(attribute.StringSlice("keys", []string{secret})) },
-			"an event":          func(s trace.Span) { s.AddEvent("used", trace.WithAttributes(attribute.String("key", secret))) },
-			"a recorded error":  func(s trace.Span) { s.RecordError(fmt.Errorf("bad key %s", secret)) },
-			"a status":          func(s trace.Span) { s.SetStatus(codes.Error, secret) },
-			"a name":            func(s trace.Span) { s.SetName(secret) },
-			"a linked span":     func(s trace.Span) { s.AddLink(trace.Link{Attributes: []attribute.KeyValue{attribute.String("key", secret)}, SpanContext: s.SpanContext()}) },
+			"an attribute":     func(s trace.Span) { s.SetAttributes(attribute.String("key", secret)) },
+			"a list":           func(s trace.Span) { s.SetAttributes(attribute.StringSlice("keys", []string{secret})) },
+			"an event":         func(s trace.Span) { s.AddEvent("used", trace.WithAttributes(attribute.String("key", secret))) },
+			"a recorded error": func(s trace.Span) { s.RecordError(fmt.Errorf("bad key %s", secret)) },
+			"a status":         func(s trace.Span) { s.SetStatus(codes.Error, secret) },
+			"a name":           func(s trace.Span) { s.SetName(secret) },
+			"a linked span": func(s trace.Span) {
+				s.AddLink(trace.Link{Attributes: []attribute.KeyValue{attribute.String("key", secret)}, SpanContext: s.SpanContext()})
+			},
 			"bytes, as a slice": func(s trace.Span) { s.SetAttributes(attribute.String("key", fmt.Sprint(some.forms[0].bytes))) },
 		} {
 			unseen.Reset()
@@ -348,6 +381,11 @@ func TestNoSecretLeavesItsPlace(t *testing.T) {
 	})
 	t.Run("nothing is found", func(t *testing.T) {
 		require.Greater(t, len(run.secrets), 15)
+		size := 0
+		for _, p := range places {
+			size += len(p.data)
+		}
+		t.Logf("%d secrets were looked for in %d files and recordings, %d kB", len(run.secrets), len(places), size>>10)
 		require.Empty(t, find(places, run.secrets))
 	})
 }
@@ -463,7 +501,9 @@ func (r *secretRun) export(ctx context.Context) {
 		r.seen = map[string]bool{}
 	}
 	all := &keysv1.ListKeysResponse{}
-	require.NoError(r.t, r.Call(ctx, http.MethodGet, "/v1/keys", nil, all))
+	require.NoError(r.t, stage.Until(ctx, r.Stage, "/v1/keys", all, func(all *keysv1.ListKeysResponse) bool {
+		return !slices.ContainsFunc(all.GetKeys(), func(k *keysv1.Key) bool { return k.GetState() == "pre_active" })
+	}))
 	for _, k := range all.GetKeys() {
 		if r.seen[k.GetId()] || k.GetState() == "destroyed" {
 			continue
@@ -565,7 +605,7 @@ func (r *secretRun) atRest(ctx context.Context, data string) {
 		case ".kek":
 			block, _ := pem.Decode(content)
 			require.NotNil(t, block, name)
-			r.add(wanted{"the KEK " + name, encodings("raw key", block.Bytes)})
+			r.add(wanted{"the KEK " + name, encodings("raw key", block.Bytes), written("raw key", block.Bytes)})
 		case ".key":
 			r.add(privateKey(t, "the key "+name, parseKey(t, content)))
 		}

@@ -22,8 +22,8 @@ func (a *App) AuthorizationRequired(ctx context.Context, team string, in domain.
 	}
 	id := domain.ID(c.OrderID, c.Attempt, c.Authorization)
 	doc := Doc{Meta: docstore.Meta{ID: id, Team: teamOf(team)}, Body: c}
-	a.schedule(&doc)
-	err = a.Challenges.Insert(ctx, &doc)
+	facts := a.settle(&doc, a.choose(id, &doc.Body))
+	err = a.Challenges.Insert(ctx, &doc, facts...)
 	if errs.KindOf(err) == errs.AlreadyExists && err != nil {
 		return a.hear(ctx, id, func(c *domain.Challenge) domain.Effect { return c.Required() })
 	}
@@ -40,6 +40,15 @@ func (a *App) AuthorizationRequired(ctx context.Context, team string, in domain.
 		return err
 	}
 	return a.close(ctx, id, over.Body.Outcome)
+}
+
+// choose picks who answers where nobody has to be asked for it; else the worker will.
+func (a *App) choose(id string, c *domain.Challenge) domain.Effect {
+	in := c.Input(a.Responder)
+	if domain.NeedsDNS(in) {
+		return domain.Effect{}
+	}
+	return c.Place(id, domain.Choose(in), a.Clock.Now())
 }
 
 // AuthorizationClosed hears that the CA has decided, or that the attempt ended before it did.

@@ -80,7 +80,8 @@ func Start(t testing.TB, o Options) *Server {
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(l) }()
-	t.Cleanup(func() { _ = server.Close(); <-done })
+	// A server closed before it serves does not know the listener yet.
+	t.Cleanup(func() { _ = server.Close(); _ = l.Close(); <-done })
 	return s
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/certwright/certwright/services/orders/internal/domain"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
-	"github.com/certwright/certwright/shared/id"
 	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/worker"
 )
@@ -23,7 +22,7 @@ import (
 // account returns the issuer's account ready for use, registering it at the CA when it is new. The account's id follows from the issuer's, and its
 // key is stored before the CA hears of it: whoever crashes where, the CA is asked with the same key again and answers with the same account.
 func (a *App) account(ctx context.Context, issuer docstore.Doc[domain.Issuer]) (acme.Account, error) {
-	accID := id.Derive("acc", issuer.ID)
+	accID := AccountID(issuer.ID)
 	doc, err := a.Accounts.Get(ctx, accID)
 	if err == nil && doc.Body.State == AccountValid {
 		return a.open(ctx, issuer, doc)
@@ -51,8 +50,27 @@ func (a *App) existing(ctx context.Context, issuerID, accountID string) (acme.Ac
 	if err != nil {
 		return acme.Account{}, issuer, err
 	}
+	if doc.Body.State != AccountValid && accountID == AccountID(issuerID) { // the CA had forgotten it
+		acc, err := a.account(ctx, issuer)
+		return acc, issuer, err
+	}
 	acc, err := a.open(ctx, issuer, doc)
 	return acc, issuer, err
+}
+
+// forget makes an account that the CA does not know any more be registered anew, with the key that it has.
+func (a *App) forget(ctx context.Context, f *domain.Failure, acc acme.Account) error {
+	if !f.AccountGone || acc.ID == "" {
+		return nil
+	}
+	_, err := a.Accounts.Change(ctx, acc.ID, func(d *docstore.Doc[Account]) ([]outbox.Fact, error) {
+		if d.Body.State != AccountValid || d.Body.URL != acc.URL {
+			return nil, outbox.ErrUnchanged
+		}
+		d.Body.State, d.Body.Problem = AccountRegistering, f.Problem.Clone()
+		return nil, nil
+	})
+	return err
 }
 
 func (a *App) open(ctx context.Context, issuer docstore.Doc[domain.Issuer], doc docstore.Doc[Account]) (acme.Account, error) {
@@ -61,10 +79,11 @@ func (a *App) open(ctx context.Context, issuer docstore.Doc[domain.Issuer], doc 
 	a.mu.Unlock()
 	if key == nil {
 		der, err := a.Sealer.Open(ctx, doc.Body.Key, []byte(doc.ID))
-		if err != nil {
-			return acme.Account{}, err
+		if err != nil { // our own trouble: the order waits for it, visibly
+			return acme.Account{}, &domain.Failure{Problem: domain.Problem{Reason: errs.ReasonOf(err), Detail: "the key of the ACME account " + doc.ID + " cannot be opened: " + err.Error(), Retrying: true}}
 		}
 		parsed, err := x509.ParsePKCS8PrivateKey(der)
+		clear(der)
 		if err != nil {
 			return acme.Account{}, errs.New(errs.Internal, "", "the key of account %s cannot be parsed", doc.ID)
 		}
@@ -103,9 +122,13 @@ func (a *App) register(ctx context.Context, issuer docstore.Doc[domain.Issuer], 
 		url, err = a.CA.Register(ctx, acc)
 		return err
 	})
-	_, saveErr := a.Accounts.Change(ctx, accID, func(d *docstore.Doc[Account]) ([]outbox.Fact, error) {
+	_, saveErr := a.Accounts.Change(context.WithoutCancel(ctx), accID, func(d *docstore.Doc[Account]) ([]outbox.Fact, error) {
 		if err != nil {
-			d.Body.Problem = failureOf(err).Problem.Clone()
+			f := failureOf(err)
+			if f == nil || d.Body.State == AccountValid || (d.Body.Problem != nil && d.Body.Problem.Detail == f.Problem.Detail) {
+				return nil, outbox.ErrUnchanged
+			}
+			d.Body.Problem = f.Problem.Clone()
 			return nil, nil
 		}
 		d.Body.State, d.Body.URL, d.Body.Problem = AccountValid, url, nil

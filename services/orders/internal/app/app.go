@@ -64,7 +64,6 @@ type CA interface {
 	Finalize(ctx context.Context, a acme.Account, orderURL, finalizeURL string, csr []byte) (domain.CAOrder, error)
 	Certificate(ctx context.Context, a acme.Account, certificateURL string) ([][]byte, error)
 	Revoke(ctx context.Context, a acme.Account, der []byte, reason uint) (already bool, err error)
-	Abandon(ctx context.Context, a acme.Account, orderURL string) error
 	RenewalInfo(ctx context.Context, i domain.Issuer, certID string) (acme.RenewalInfo, error)
 }
 
@@ -121,21 +120,22 @@ func facts(in []domain.Fact) []outbox.Fact {
 	return out
 }
 
-// settle derives from the order what its document waits for and when its worker has something to do. Every write of an order ends with it.
+// settle derives from the order what its document waits for and keeps, and when its worker has something to do. Every write of an order ends with it.
 func settle(doc *docstore.Doc[domain.Order], now time.Time) {
 	o := &doc.Body
-	outbox.AnsweredAll(&doc.Meta, func(natural string) bool {
+	outbox.Forget(&doc.Meta, func(natural string) bool {
 		var attempt, number int64
-		if !scan(natural, "required/", &attempt, &number) {
-			return false
+		switch {
+		case scan(natural, "required/", &attempt, &number): // nobody asks for it once it is answered
+			z := o.Authorization(attempt, number)
+			return z == nil || z.State != domain.AuthzPending
+		case scan(natural, "closed/", &attempt, &number):
+			return o.Authorization(attempt, number) == nil
 		}
-		z := o.Authorization(attempt, number)
-		return z == nil || z.State != domain.AuthzPending
+		return false
 	})
 	next := o.Decide(doc.LeaseToken, now)
 	switch {
-	case len(doc.Orphans) > 0:
-		doc.WorkAt = now
 	case o.State.Final():
 		doc.WorkAt = clock.Never
 	case next.At.IsZero():

@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	certev "github.com/certwright/certwright/api/certwright/events/certificate/v1"
@@ -15,6 +17,9 @@ import (
 
 // Requested makes the order of an intent. Told again, it tells its present answers again.
 func (a *App) Requested(ctx context.Context, m *certev.Requested, team string) error {
+	if m.GetOrderId() == "" || m.GetCertificateId() == "" || len(m.GetSpec().GetNames()) == 0 {
+		return errs.New(errs.Invalid, "EVENT_MALFORMED", "certificate.requested names no order, no certificate or no names")
+	}
 	now := a.Clock.Now()
 	doc := docstore.Doc[domain.Order]{Meta: docstore.Meta{ID: m.GetOrderId(), Team: team}, Body: domain.FromRequested(m, now)}
 	settle(&doc, now)
@@ -75,6 +80,7 @@ func (a *App) Answered(ctx context.Context, orderID, versionID string) error {
 			return nil, outbox.ErrUnchanged
 		}
 		doc.Body.VersionID = versionID
+		outbox.Forget(&doc.Meta, func(natural string) bool { return strings.HasPrefix(natural, "closed/") }) // the outcome says as much
 		return nil, nil
 	})
 	if errs.KindOf(err) == errs.NotFound {
@@ -91,24 +97,39 @@ func (a *App) Presented(ctx context.Context, m *chalev.Presented) error {
 	if err != nil {
 		return unknownIsFine(err)
 	}
-	if z := doc.Body.Authorization(m.GetAttempt(), m.GetAuthorization()); z == nil || z.State.Open() {
+	if z := doc.Body.Authorization(m.GetAttempt(), m.GetAuthorization()); z != nil && z.State.Open() {
 		return nil
 	}
-	_, err = a.Orders.TellAgain(ctx, doc, domain.ClosedKey(m.GetAttempt(), m.GetAuthorization()))
+	told, err := a.Orders.TellAgain(ctx, doc, domain.ClosedKey(m.GetAttempt(), m.GetAuthorization()))
+	if err == nil && !told { // that of the order closes all
+		_, err = a.Orders.TellAgain(ctx, doc, domain.OutcomeKey)
+	}
 	return err
 }
 
+// daily is how often challenges is asked again while a person has to do something, and soon from when on the next time counts as near.
+const (
+	daily = 24 * time.Hour
+	soon  = daily / 2
+)
+
 // ActionRequired notes what a person has to place; challenges is asked again only daily from now on.
 func (a *App) ActionRequired(ctx context.Context, m *chalev.ActionRequired) error {
+	required := domain.RequiredKey(m.GetAttempt(), m.GetAuthorization())
 	_, err := a.Orders.Change(ctx, m.GetOrderId(), func(doc *docstore.Doc[domain.Order]) ([]outbox.Fact, error) {
 		o := doc.Body.Clone()
-		if !o.ActionRequired(m.GetAttempt(), m.GetAuthorization(), m.GetChallengeId(), domain.Action{Type: m.GetType(), Location: m.GetLocation(), Value: m.GetValue()}) {
-			return nil, outbox.ErrUnchanged
-		}
 		now := a.Clock.Now()
+		news := o.ActionRequired(m.GetAttempt(), m.GetAuthorization(), m.GetChallengeId(), domain.Action{Type: m.GetType(), Location: m.GetLocation(), Value: m.GetValue()})
+		if !news {
+			if !slices.ContainsFunc(doc.Kept, func(k docstore.Kept) bool { return k.Key == required && k.Await && k.NextAt.Before(now.Add(soon)) }) {
+				return nil, outbox.ErrUnchanged
+			}
+			outbox.Postpone(&doc.Meta, required, now.Add(daily))
+			return nil, nil
+		}
 		fs := o.Block(&domain.Problem{Reason: "ACTION_REQUIRED", Retrying: true, Detail: "a person has to place " + m.GetLocation() + " and verify the challenge " + m.GetChallengeId()}, time.Time{})
 		doc.Body = o
-		outbox.Postpone(&doc.Meta, domain.RequiredKey(m.GetAttempt(), m.GetAuthorization()), now.Add(24*time.Hour))
+		outbox.Postpone(&doc.Meta, required, now.Add(daily))
 		settle(doc, now)
 		return facts(fs), nil
 	})
@@ -117,8 +138,20 @@ func (a *App) ActionRequired(ctx context.Context, m *chalev.ActionRequired) erro
 
 // ChallengeFailed notes that an answer cannot be placed.
 func (a *App) ChallengeFailed(ctx context.Context, m *chalev.Failed) error {
-	_, err := a.changeOrder(ctx, m.GetOrderId(), func(o *domain.Order) ([]domain.Fact, bool, error) {
-		return o.ChallengeFailed(m.GetAttempt(), m.GetAuthorization(), domain.ProblemFrom(m.GetProblem()), a.Clock.Now())
+	_, err := a.Orders.Change(ctx, m.GetOrderId(), func(doc *docstore.Doc[domain.Order]) ([]outbox.Fact, error) {
+		o := doc.Body.Clone()
+		fs, news, err := o.ChallengeFailed(m.GetAttempt(), m.GetAuthorization(), domain.ProblemFrom(m.GetProblem()), a.Clock.Now())
+		if err != nil {
+			return nil, err
+		}
+		// challenges tries on by itself, and was heard.
+		rests := o.State == domain.Authorizing && a.Orders.Rest(&doc.Meta, domain.RequiredKey(m.GetAttempt(), m.GetAuthorization()))
+		if !news && !rests {
+			return nil, outbox.ErrUnchanged
+		}
+		doc.Body = o
+		settle(doc, a.Clock.Now())
+		return facts(fs), nil
 	})
 	return unknownIsFine(err)
 }

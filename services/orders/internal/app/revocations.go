@@ -27,7 +27,12 @@ func (a *App) StepRevocation(ctx context.Context, doc docstore.Doc[domain.Revoca
 	if err != nil {
 		return worker.Result[domain.Revocation]{}, err
 	}
-	code, _ := domain.ReasonCode(r.Reason)
+	code, ok := domain.ReasonCode(r.Reason)
+	if !ok {
+		return ended(func(r *domain.Revocation) domain.Fact {
+			return r.Refused(&domain.Problem{Reason: "BAD_REVOCATION_REASON", Detail: "no ACME CA takes the reason " + r.Reason})
+		}), nil
+	}
 	var already bool
 	err = worker.Call(ctx, "acme.revoke", func(ctx context.Context) (err error) {
 		already, err = a.CA.Revoke(ctx, acc, r.DER, code)
@@ -37,10 +42,13 @@ func (a *App) StepRevocation(ctx context.Context, doc docstore.Doc[domain.Revoca
 		return ended(func(r *domain.Revocation) domain.Fact { return r.Done(already) }), nil
 	}
 	var f *domain.Failure
-	if !errors.As(err, &f) {
+	if !errors.As(err, &f) || stopping(ctx) {
 		return worker.Result[domain.Revocation]{}, err
 	}
-	if !f.Problem.Retrying {
+	if err := a.forget(ctx, f, acc); err != nil {
+		return worker.Result[domain.Revocation]{}, err
+	}
+	if !f.Problem.Retrying && !f.AccountGone {
 		return ended(func(r *domain.Revocation) domain.Fact { return r.Refused(f.Problem.Clone()) }), nil
 	}
 	return worker.Result[domain.Revocation]{Apply: func(doc *docstore.Doc[domain.Revocation]) ([]outbox.Fact, error) {

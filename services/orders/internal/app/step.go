@@ -3,7 +3,8 @@ package app
 import (
 	"context"
 	"errors"
-	"strings"
+	"slices"
+	"time"
 
 	keysv1 "github.com/certwright/certwright/api/certwright/keys/v1"
 	"github.com/certwright/certwright/services/orders/internal/adapters/acme"
@@ -16,11 +17,12 @@ import (
 
 type result = worker.Result[domain.Order]
 
-// StepOrder does the next thing for an order: at most one outside call. What it answers is applied to the order as it is then.
+// patience is how long a step waits for a CA that is about to answer, before it writes what it knows and lets others have its place.
+const patience = 1500 * time.Millisecond
+
+// StepOrder does the next thing for an order: what can be asked in one go without anything that must be stored first. What it answers is applied to
+// the order as it is then.
 func (a *App) StepOrder(ctx context.Context, doc docstore.Doc[domain.Order]) (result, error) {
-	if len(doc.Orphans) > 0 {
-		return a.tidy(ctx, doc)
-	}
 	o := doc.Body.Clone()
 	lease := doc.LeaseToken
 	next := o.Decide(lease, a.Clock.Now())
@@ -33,31 +35,34 @@ func (a *App) StepOrder(ctx context.Context, doc docstore.Doc[domain.Order]) (re
 	case domain.StepGiveUp:
 		return a.then(func(o *domain.Order) ([]domain.Fact, error) { return o.GiveUp(a.Clock.Now()) }), nil
 	case domain.StepExpire:
-		return a.then(func(o *domain.Order) ([]domain.Fact, error) { return o.Expire(a.Clock.Now()) }), nil
+		return a.thenIn(o.Attempt().Number, func(o *domain.Order) ([]domain.Fact, error) { return o.Expire(a.Clock.Now()) }), nil
 	case domain.StepUnknown:
-		return a.then(func(o *domain.Order) ([]domain.Fact, error) { o.Unknown(a.Clock.Now()); return nil, nil }), nil
-	case domain.StepEnsureCSR:
-		return a.ensureCSR(ctx, doc)
-	case domain.StepOpenAttempt:
-		return a.openAttempt(ctx, o, lease)
+		return a.thenIn(o.Attempt().Number, func(o *domain.Order) ([]domain.Fact, error) { o.Unknown(); return nil, nil }), nil
+	case domain.StepEnsureCSR, domain.StepOpenAttempt:
+		return a.openAttempt(ctx, doc)
 	}
-	acc, issuer, err := a.existing(ctx, o.Attempt().IssuerID, o.Attempt().AccountID)
+	at := o.Attempt()
+	acc, issuer, err := a.existing(ctx, at.IssuerID, at.AccountID)
+	if errors.As(err, new(*domain.Failure)) {
+		return a.trouble(ctx, err, acc, at.Number)
+	}
 	if err != nil {
-		return a.gone(err, o.Attempt().IssuerID)
+		return a.gone(err, at.IssuerID)
 	}
 	switch next.Step {
 	case domain.StepNewOrder:
-		return a.newOrder(ctx, o, acc)
+		return a.newOrder(ctx, o, acc, lease)
 	case domain.StepAuthorizations:
 		return a.authorizations(ctx, o, acc, lease)
 	case domain.StepRespond:
-		return a.respond(ctx, o, acc)
+		return a.respond(ctx, o, acc, lease)
 	case domain.StepPoll:
-		return a.poll(ctx, o, acc, lease)
+		return a.poll(ctx, o, acc, issuer.Body, lease)
 	case domain.StepFinalize:
-		return a.finalize(ctx, o, acc)
+		return a.finalize(ctx, o, acc, issuer.Body)
 	case domain.StepDownload:
-		return a.download(ctx, o, acc, issuer.Body)
+		ca := domain.CAOrder{Status: "valid", CertificateURL: at.CertificateURL}
+		return a.ending(ctx, ca, acc, issuer.Body, at.Number, func(*domain.Order) ([]domain.Fact, error) { return nil, nil })
 	}
 	return result{}, errs.New(errs.Internal, "", "no way to do step %s", next.Step)
 }
@@ -89,25 +94,34 @@ func (a *App) thenIn(attempt int64, f func(o *domain.Order) ([]domain.Fact, erro
 	})
 }
 
-// trouble writes what went wrong. A context that ended because the worker stops is no trouble of the order's.
-func (a *App) trouble(ctx context.Context, err error, attempt int64) (result, error) {
-	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) && !errors.As(err, new(*domain.Failure)) {
-		return result{}, err
-	}
+// stopping reports whether ctx ended because the worker stops: what did not come about then is no trouble of the order's.
+func stopping(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return ctx.Err() != nil && (errors.Is(cause, context.Canceled) || errs.KindOf(cause) == errs.Canceled)
+}
+
+// trouble writes what went wrong. acc is the account that the CA was asked with, if one was; attempt 0: none is open.
+func (a *App) trouble(ctx context.Context, err error, acc acme.Account, attempt int64) (result, error) {
 	f := failureOf(err)
-	if f == nil {
+	if f == nil || (f.Unknown && stopping(ctx)) || (ctx.Err() != nil && !errors.As(err, new(*domain.Failure))) {
 		return result{}, err
 	}
-	apply := func(o *domain.Order) ([]domain.Fact, error) {
-		if f.Gone {
-			return o.Gone(f.Problem.Clone(), a.Clock.Now())
-		}
-		return o.Trouble(f.Problem.Clone(), f.RetryAfter, a.Clock.Now())
+	if err := a.forget(ctx, f, acc); err != nil {
+		return result{}, err
 	}
+	apply := func(o *domain.Order) ([]domain.Fact, error) { return take(o, f, a.Clock.Now()) }
 	if attempt == 0 {
 		return a.then(apply), nil
 	}
 	return a.thenIn(attempt, apply), nil
+}
+
+// take makes of the order what a failure at one of its steps means.
+func take(o *domain.Order, f *domain.Failure, now time.Time) ([]domain.Fact, error) {
+	if f.Gone {
+		return o.Gone(f.Problem.Clone(), now)
+	}
+	return o.Trouble(f.Problem.Clone(), f.RetryAfter, now)
 }
 
 // failureOf returns the CA's failure in err, or makes one of a sibling's refusal; nil for what nobody foresaw.
@@ -133,26 +147,9 @@ func (a *App) gone(err error, issuerID string) (result, error) {
 	}), nil
 }
 
-func (a *App) ensureCSR(ctx context.Context, doc docstore.Doc[domain.Order]) (result, error) {
-	o := doc.Body
-	var resp *keysv1.EnsureCSRResponse
-	err := worker.Call(ctx, "keys.EnsureCSR", func(ctx context.Context) (err error) {
-		resp, err = a.Keys.EnsureCSR(ctx, &keysv1.EnsureCSRRequest{
-			OrderId: doc.ID, CertificateId: o.CertificateID, Algorithm: o.Spec.KeyAlgorithm, Names: o.Spec.Names, Team: doc.Team, Owner: o.Owner,
-		})
-		return err
-	})
-	if err != nil {
-		return a.trouble(ctx, err, 0)
-	}
-	return a.then(func(o *domain.Order) ([]domain.Fact, error) {
-		o.HaveCSR(resp.GetKeyId(), resp.GetCsrDer(), resp.GetSpkiSha256())
-		return nil, nil
-	}), nil
-}
-
-// openAttempt makes sure of the account and stores the attempt. newOrder is sent by the next step, under the same lease.
-func (a *App) openAttempt(ctx context.Context, o domain.Order, lease string) (result, error) {
+// openAttempt has the CSR made and makes sure of the account, and stores the attempt. newOrder is sent by the next step, under the same lease.
+func (a *App) openAttempt(ctx context.Context, doc docstore.Doc[domain.Order]) (result, error) {
+	o, lease := doc.Body, doc.LeaseToken
 	issuer, err := a.issuer(ctx, o.Spec.IssuerID)
 	if err != nil {
 		return a.gone(err, o.Spec.IssuerID)
@@ -162,19 +159,35 @@ func (a *App) openAttempt(ctx context.Context, o domain.Order, lease string) (re
 			return o.Fail(&domain.Problem{Reason: "ISSUER_DISABLED", Detail: "the issuer " + issuer.Body.DisplayName + " is disabled or deleted; enable it or choose another issuer for the certificate"}, a.Clock.Now())
 		}), nil
 	}
+	var made *keysv1.EnsureCSRResponse
+	if len(o.CSR) == 0 {
+		err := worker.Call(ctx, "keys.EnsureCSR", func(ctx context.Context) (err error) {
+			made, err = a.Keys.EnsureCSR(ctx, &keysv1.EnsureCSRRequest{
+				OrderId: doc.ID, CertificateId: o.CertificateID, Algorithm: o.Spec.KeyAlgorithm, Names: o.Spec.Names, Team: doc.Team, Owner: o.Owner,
+			})
+			return err
+		})
+		if err != nil {
+			return a.trouble(ctx, err, acme.Account{}, 0)
+		}
+	}
 	acc, err := a.account(ctx, issuer)
 	if err != nil {
-		return a.trouble(ctx, err, 0)
+		return a.trouble(ctx, err, acme.Account{}, 0)
 	}
 	return a.then(func(o *domain.Order) ([]domain.Fact, error) {
 		if o.Attempt() != nil {
 			return nil, nil
 		}
+		if len(o.CSR) == 0 {
+			o.HaveCSR(made.GetKeyId(), made.GetCsrDer(), made.GetSpkiSha256())
+		}
 		return nil, o.OpenAttempt(acc.ID, lease, a.Clock.Now())
 	}), nil
 }
 
-func (a *App) newOrder(ctx context.Context, o domain.Order, acc acme.Account) (result, error) {
+// newOrder sends newOrder and reads what the CA wants proven. The URL is stored even when that cannot be read now.
+func (a *App) newOrder(ctx context.Context, o domain.Order, acc acme.Account, lease string) (result, error) {
 	at := o.Attempt()
 	profile := o.Spec.Profile
 	if profile == "" {
@@ -186,50 +199,63 @@ func (a *App) newOrder(ctx context.Context, o domain.Order, acc acme.Account) (r
 		return err
 	})
 	if err != nil {
-		return a.notOrdered(ctx, err, at.Number)
+		return a.notOrdered(ctx, err, acc, at.Number)
 	}
-	res := a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) { o.Ordered(ca); return nil, nil })
-	apply := res.Apply
-	orphan := docstore.Orphan{Kind: "acme.order", Ref: at.IssuerID + " " + at.AccountID + " " + ca.URL}
-	res.Orphan = &orphan
-	res.Apply = func(doc *docstore.Doc[domain.Order]) ([]outbox.Fact, error) {
-		if now := doc.Body.Attempt(); now == nil || now.Number != at.Number { // cancelled meanwhile: nobody wants what the CA has opened
-			orphan.At = a.Clock.Now()
-			doc.Orphans = append(append([]docstore.Orphan(nil), doc.Orphans...), orphan)
+	var zs []domain.Authorization
+	if ca.Status == "pending" {
+		zs, _ = a.read(ctx, acc, ca.AuthzURLs) // in trouble the next step reads them
+	}
+	return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) {
+		o.Ordered(ca)
+		switch {
+		case ca.Status != "pending":
+			return o.Polled(ca, nil, lease, a.Clock.Now())
+		case zs != nil:
+			return o.NeedAuthorizations(zs, lease, a.Clock.Now())
 		}
-		return apply(doc)
-	}
-	return res, nil
+		return nil, nil
+	}), nil
 }
 
 // notOrdered takes a failed newOrder: what the CA definitely does not have leaves no attempt behind, the rest stays as unknown.
-func (a *App) notOrdered(ctx context.Context, err error, attempt int64) (result, error) {
+func (a *App) notOrdered(ctx context.Context, err error, acc acme.Account, attempt int64) (result, error) {
 	f := failureOf(err)
 	if f == nil || (ctx.Err() != nil && f.Unknown) {
 		return result{}, err // the lease ends and the attempt counts as unknown
 	}
+	if err := a.forget(ctx, f, acc); err != nil {
+		return result{}, err
+	}
 	return a.thenIn(attempt, func(o *domain.Order) ([]domain.Fact, error) {
 		p := f.Problem.Clone()
-		replaced := o.Attempt().Replaces != "" && !p.Retrying && p.Type != ""
-		if !f.Unknown && !replaced {
+		p.Retrying = p.Retrying || f.AccountGone
+		switch refused := o.Attempt().Replaces != "" && !p.Retrying; {
+		case f.Unknown:
+			o.Unknown()
+		case !refused:
 			o.NotOrdered()
-		}
-		if f.Unknown {
-			o.Unknown(a.Clock.Now())
 		}
 		return o.Trouble(p, f.RetryAfter, a.Clock.Now())
 	}), nil
 }
 
-func (a *App) authorizations(ctx context.Context, o domain.Order, acc acme.Account, lease string) (result, error) {
-	at := o.Attempt()
-	var zs []domain.Authorization
-	err := worker.Call(ctx, "acme.authorizations", func(ctx context.Context) (err error) {
-		zs, err = a.CA.Authorizations(ctx, acc, at.AuthzURLs)
+// read reads authorizations; never nil without an error.
+func (a *App) read(ctx context.Context, acc acme.Account, urls []string) (zs []domain.Authorization, err error) {
+	err = worker.Call(ctx, "acme.authorizations", func(ctx context.Context) (err error) {
+		zs, err = a.CA.Authorizations(ctx, acc, urls)
 		return err
 	})
 	if err != nil {
-		return a.trouble(ctx, err, at.Number)
+		return nil, err
+	}
+	return zs, nil
+}
+
+func (a *App) authorizations(ctx context.Context, o domain.Order, acc acme.Account, lease string) (result, error) {
+	at := o.Attempt()
+	zs, err := a.read(ctx, acc, at.AuthzURLs)
+	if err != nil {
+		return a.trouble(ctx, err, acc, at.Number)
 	}
 	return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) {
 		if o.State != domain.Queued {
@@ -239,11 +265,14 @@ func (a *App) authorizations(ctx context.Context, o domain.Order, acc acme.Accou
 	}), nil
 }
 
-func (a *App) respond(ctx context.Context, o domain.Order, acc acme.Account) (result, error) {
+// respond tells the CA of the answers in place. When they were the last, it waits a little for the verdict.
+func (a *App) respond(ctx context.Context, o domain.Order, acc acme.Account, lease string) (result, error) {
 	at := o.Attempt()
 	var urls []string
 	var numbers []int64
+	last := true
 	for _, z := range at.Authorizations {
+		last = last && z.State != domain.AuthzPending
 		if z.State != domain.AuthzPresented {
 			continue
 		}
@@ -255,106 +284,147 @@ func (a *App) respond(ctx context.Context, o domain.Order, acc acme.Account) (re
 	}
 	err := worker.Call(ctx, "acme.respond", func(ctx context.Context) error { return a.CA.Respond(ctx, acc, urls) })
 	if f := failureOf(err); err != nil && (f == nil || f.Problem.Retrying || f.Gone) {
-		return a.trouble(ctx, err, at.Number)
+		return a.trouble(ctx, err, acc, at.Number)
 	}
 	// A CA that refuses the answer of a challenge has decided already, by an earlier one: polling says how.
-	return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) { o.Responded(numbers); return nil, nil }), nil
+	ca, polls := domain.CAOrder{Status: "pending"}, 0
+	var zs []domain.Authorization
+	err = nil
+	if last {
+		if ca, polls, err = a.await(ctx, acc, at.URL, ca); err == nil && ca.Status == "invalid" {
+			zs, err = a.read(ctx, acc, at.AuthzURLs)
+		}
+	}
+	f := failureOf(err)
+	if err != nil && (f == nil || stopping(ctx)) { // at least the CA was told; the next step polls
+		f = nil
+		ca, zs = domain.CAOrder{Status: "pending"}, nil
+	}
+	return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) {
+		o.Responded(numbers)
+		if f != nil {
+			return take(o, f, a.Clock.Now())
+		}
+		o.Polls = polls
+		return o.Polled(ca, zs, lease, a.Clock.Now())
+	}), nil
 }
 
-func (a *App) poll(ctx context.Context, o domain.Order, acc acme.Account, lease string) (result, error) {
-	at := o.Attempt()
-	var ca domain.CAOrder
-	var zs []domain.Authorization
-	err := worker.Call(ctx, "acme.order", func(ctx context.Context) (err error) {
-		ca, err = a.CA.Order(ctx, acc, at.URL)
-		if err == nil && ca.Status == "invalid" && o.State == domain.Authorizing {
-			zs, err = a.CA.Authorizations(ctx, acc, at.AuthzURLs)
+// await asks for the order for as long as it has the state that ca says and the CA may answer within patience. It returns the last word, and how
+// often it asked.
+func (a *App) await(ctx context.Context, acc acme.Account, url string, ca domain.CAOrder) (domain.CAOrder, int, error) {
+	busy, until := ca.Status, a.Clock.Now().Add(patience)
+	for n := 0; ; n++ {
+		wait := ca.RetryAfter
+		if wait <= 0 {
+			wait = domain.PollAfter(n)
 		}
+		if ca.Status != busy || a.Clock.Now().Add(wait).After(until) || a.Clock.Sleep(ctx, wait) != nil {
+			return ca, n, nil
+		}
+		next, err := a.order(ctx, acc, url)
+		if err != nil {
+			return ca, n, err
+		}
+		ca = next
+	}
+}
+
+func (a *App) order(ctx context.Context, acc acme.Account, url string) (ca domain.CAOrder, err error) {
+	err = worker.Call(ctx, "acme.order", func(ctx context.Context) (err error) {
+		ca, err = a.CA.Order(ctx, acc, url)
 		return err
 	})
-	if err != nil {
-		return a.trouble(ctx, err, at.Number)
-	}
-	return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) { return o.Polled(ca, zs, lease, a.Clock.Now()) }), nil
+	return ca, err
 }
 
-func (a *App) finalize(ctx context.Context, o domain.Order, acc acme.Account) (result, error) {
+// poll asks for the order's state. While other names still wait for their answer, or when the order is invalid, it reads the authorizations too.
+func (a *App) poll(ctx context.Context, o domain.Order, acc acme.Account, issuer domain.Issuer, lease string) (result, error) {
+	at := o.Attempt()
+	ca, err := a.order(ctx, acc, at.URL)
+	var zs []domain.Authorization
+	open := slices.ContainsFunc(at.Authorizations, func(z domain.Authorization) bool { return z.State == domain.AuthzPending })
+	if err == nil && o.State == domain.Authorizing && (ca.Status == "invalid" || (ca.Status == "pending" && open)) {
+		zs, err = a.read(ctx, acc, at.AuthzURLs)
+	}
+	if err != nil {
+		return a.trouble(ctx, err, acc, at.Number)
+	}
+	return a.ending(ctx, ca, acc, issuer, at.Number, func(o *domain.Order) ([]domain.Fact, error) { return o.Polled(ca, zs, lease, a.Clock.Now()) })
+}
+
+// finalize sends the CSR and waits a little for the certificate.
+func (a *App) finalize(ctx context.Context, o domain.Order, acc acme.Account, issuer domain.Issuer) (result, error) {
 	at := o.Attempt()
 	var ca domain.CAOrder
 	err := worker.Call(ctx, "acme.finalize", func(ctx context.Context) (err error) {
 		ca, err = a.CA.Finalize(ctx, acc, at.URL, at.FinalizeURL, o.CSR)
 		return err
 	})
-	if err != nil {
-		return a.trouble(ctx, err, at.Number)
+	if f := failureOf(err); f != nil && !f.Problem.Retrying && !f.Gone {
+		// An earlier finalize may have been carried out, and this one be refused for that: the order itself knows.
+		now, asking := a.order(ctx, acc, at.URL)
+		switch {
+		case asking != nil:
+			return a.trouble(ctx, asking, acc, at.Number)
+		case now.Status == "processing" || now.Status == "valid" || now.Status == "invalid":
+			ca, err = now, nil
+		}
 	}
-	return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) { return o.Finalized(ca, a.Clock.Now()) }), nil
+	if err != nil {
+		return a.trouble(ctx, err, acc, at.Number)
+	}
+	polls := 0
+	var asking error
+	if ca.Status == "processing" {
+		ca, polls, asking = a.await(ctx, acc, at.URL, ca)
+	}
+	f := failureOf(asking)
+	return a.ending(ctx, ca, acc, issuer, at.Number, func(o *domain.Order) ([]domain.Fact, error) {
+		o.Polls = polls
+		facts, err := o.Finalized(ca, a.Clock.Now())
+		if f == nil || err != nil || o.State.Final() || stopping(ctx) {
+			return facts, err
+		}
+		more, err := take(o, f, a.Clock.Now())
+		return append(facts, more...), err
+	})
 }
 
-func (a *App) download(ctx context.Context, o domain.Order, acc acme.Account, issuer domain.Issuer) (result, error) {
-	at := o.Attempt()
+// ending applies what f makes of the CA's word, and when that is "valid", ends the order with the certificate, which is fetched and checked first.
+func (a *App) ending(
+	ctx context.Context, ca domain.CAOrder, acc acme.Account, issuer domain.Issuer, attempt int64, f func(o *domain.Order) ([]domain.Fact, error),
+) (result, error) {
+	if ca.Status != "valid" || ca.CertificateURL == "" {
+		return a.thenIn(attempt, f), nil
+	}
 	var chain [][]byte
 	err := worker.Call(ctx, "acme.certificate", func(ctx context.Context) (err error) {
-		chain, err = a.CA.Certificate(ctx, acc, at.CertificateURL)
+		chain, err = a.CA.Certificate(ctx, acc, ca.CertificateURL)
 		return err
 	})
-	if err != nil {
-		return a.trouble(ctx, err, at.Number)
-	}
-	return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) {
-		now := a.Clock.Now()
-		if p := o.Verify(chain, roots(issuer), now); p != nil {
-			return o.Fail(p, now)
+	failure := failureOf(err)
+	return a.thenIn(attempt, func(o *domain.Order) ([]domain.Fact, error) {
+		facts, ferr := f(o)
+		if ferr != nil || o.State.Final() {
+			return facts, ferr
 		}
-		return o.HaveCertificate(chain, now)
-	}), nil
-}
-
-// tidy gives back what a worker without lease, or for a cancelled order, created at the CA.
-func (a *App) tidy(ctx context.Context, doc docstore.Doc[domain.Order]) (result, error) {
-	orphan := doc.Orphans[0]
-	issuerID, accountID, url, ok := splitRef(orphan.Ref)
-	drop := result{Apply: func(doc *docstore.Doc[domain.Order]) ([]outbox.Fact, error) {
-		for i, o := range doc.Orphans {
-			if o == orphan {
-				doc.Orphans = append(append([]docstore.Orphan(nil), doc.Orphans[:i]...), doc.Orphans[i+1:]...)
-				break
+		now := a.Clock.Now()
+		var more []domain.Fact
+		switch {
+		case failure != nil && !stopping(ctx):
+			p := failure.Problem.Clone()
+			p.Retrying = true // the certificate exists
+			more, ferr = o.Trouble(p, failure.RetryAfter, now)
+		case err != nil: // the next step fetches it
+			o.RetryAt = now.Add(time.Second)
+		default:
+			if p := o.Verify(chain, roots(issuer), now); p != nil {
+				more, ferr = o.Fail(p, now)
+			} else {
+				more, ferr = o.HaveCertificate(chain, now)
 			}
 		}
-		settle(doc, a.Clock.Now())
-		return nil, nil
-	}}
-	if !ok || orphan.Kind != "acme.order" || a.Clock.Now().Sub(orphan.At) > domain.Longest {
-		return drop, nil
-	}
-	for _, at := range doc.Body.Attempts {
-		if at.URL == url && at.State == domain.AttemptOpen {
-			return drop, nil // it was adopted after all
-		}
-	}
-	acc, _, err := a.existing(ctx, issuerID, accountID)
-	if errs.KindOf(err) == errs.NotFound {
-		return drop, nil
-	}
-	if err != nil {
-		return result{}, err
-	}
-	err = worker.Call(ctx, "acme.abandon", func(ctx context.Context) error { return a.CA.Abandon(ctx, acc, url) })
-	var f *domain.Failure
-	if errors.As(err, &f) && (f.Gone || !f.Problem.Retrying) {
-		return drop, nil
-	}
-	if err != nil {
-		return result{}, errs.New(errs.Unavailable, "CA_UNREACHABLE", "giving back an order nobody wants: %w", err)
-	}
-	return drop, nil
-}
-
-// splitRef takes an orphan's reference apart: issuer, account and order URL.
-func splitRef(ref string) (issuerID, accountID, url string, ok bool) {
-	parts := strings.SplitN(ref, " ", 3)
-	if len(parts) != 3 {
-		return "", "", "", false
-	}
-	return parts[0], parts[1], parts[2], true
+		return append(facts, more...), ferr
+	}), nil
 }

@@ -10,6 +10,8 @@ type Failure struct {
 	Unknown bool
 	// Gone: the CA does not know the thing asked for.
 	Gone bool
+	// AccountGone: the CA does not know the account, and so nothing of it.
+	AccountGone bool
 }
 
 // Error returns the detail.

@@ -53,6 +53,9 @@ func FromRequested(m *certev.Requested, now time.Time) Order {
 	var replaced *Replaced
 	if v := m.GetReplaces(); v.GetVersionId() != "" {
 		replaced = &Replaced{VersionID: v.GetVersionId(), IssuerID: v.GetIssuerId(), ARICertID: v.GetAriCertId(), NotAfter: v.GetNotAfter().AsTime()}
+		if v.GetNotBefore() != nil {
+			replaced.NotBefore = v.GetNotBefore().AsTime()
+		}
 	}
 	return New(m.GetOrderId(), m.GetCertificateId(), m.GetIntentNumber(), m.GetSpecGeneration(), SpecFrom(m.GetSpec()), replaced, m.GetCause(), m.GetOwner(), now)
 }

@@ -61,6 +61,7 @@ type Replaced struct {
 	VersionID string    `bson:"version_id"`
 	IssuerID  string    `bson:"issuer_id"`
 	ARICertID string    `bson:"ari_cert_id"`
+	NotBefore time.Time `bson:"not_before"`
 	NotAfter  time.Time `bson:"not_after"`
 }
 
@@ -112,6 +113,8 @@ const (
 	AttemptOpen AttemptState = "open"
 	AttemptDead AttemptState = "dead"
 	AttemptDone AttemptState = "done"
+	// AttemptAbandoned is one that the CA took finalize for and then kept silent about until the order gave up.
+	AttemptAbandoned AttemptState = "abandoned_after_finalize"
 )
 
 // Attempt is one order at one CA. It is stored before newOrder is sent; while URL is empty under another lease nobody knows whether the CA has it.
@@ -130,7 +133,8 @@ type Attempt struct {
 	Problem        *Problem        `bson:"problem"`
 	CreatedAt      time.Time       `bson:"created_at"`
 	ExpiresAt      time.Time       `bson:"expires_at"`
-	Finalized      bool            `bson:"finalized"` // finalize was sent or may have been
+	Finalized      bool            `bson:"finalized"` // the CA has answered finalize, and has not been ready again since
+	Finalizes      int             `bson:"finalizes"` // how often it has
 }
 
 // AuthzState is the state of an authorization.
@@ -205,7 +209,9 @@ type Order struct {
 	Polls          int       `bson:"polls"`    // polls in a row without news
 	RetryAt        time.Time `bson:"retry_at"` // nothing is sent before
 	GiveUpAt       time.Time `bson:"give_up_at"`
+	SilentAt       time.Time `bson:"silent_at"`   // while finalizing: from when on a CA without an answer is given up
 	NoReplaces     bool      `bson:"no_replaces"` // the CA refused the replacement
+	Voided         int       `bson:"voided"`      // attempts that the CA made void
 	Chain          [][]byte  `bson:"chain"`
 	VersionID      string    `bson:"version_id"`
 	EndedAt        time.Time `bson:"ended_at"`

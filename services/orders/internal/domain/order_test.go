@@ -149,7 +149,7 @@ func TestWhateverTheCAAnswersOneOrderIsFinalized(t *testing.T) {
 			case StepOpenAttempt:
 				require.NoError(r, o.OpenAttempt("acc", lease, now))
 			case StepUnknown:
-				o.Unknown(now)
+				o.Unknown()
 			case StepNewOrder:
 				n++
 				url := "order/" + string(rune('0'+n%10)) + string(rune('0'+n/10))

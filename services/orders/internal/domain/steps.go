@@ -133,8 +133,12 @@ func answersInPlace(o *Order, _ string, _ time.Time) *Next {
 	return nil
 }
 
-func validating(o *Order, _ string, _ time.Time) *Next {
-	for _, z := range o.Attempt().Authorizations {
+func validating(o *Order, _ string, now time.Time) *Next {
+	a := o.Attempt()
+	if !a.ExpiresAt.IsZero() && !now.Before(a.ExpiresAt) {
+		return nil // the CA has forgotten what it was to validate
+	}
+	for _, z := range a.Authorizations {
 		if z.State == AuthzValidating {
 			return &Next{Step: StepPoll, Reason: "CAValidates"}
 		}
@@ -152,12 +156,30 @@ func aboutToExpire(o *Order, _ string, _ time.Time) *Next {
 
 // margin is how long before their end authorizations count as expired: an hour, or a tenth of a short life.
 func margin(a *Attempt) time.Duration {
-	return min(time.Hour, a.ExpiresAt.Sub(a.CreatedAt)/10)
+	return max(0, min(time.Hour, a.ExpiresAt.Sub(a.CreatedAt)/10))
 }
 
-// PollAfter is how long to wait for the n-th poll without news when the CA does not say.
+// silentAt is until when a CA that took finalize is asked at least: the safe limit of the version to be replaced (10 % of its life or 24 h are left,
+// whichever is earlier), but not less than an hour; a first version has a day (flows.md, Finalize).
+func (o *Order) silentAt(now time.Time) time.Time {
+	r := o.Replaces
+	if r == nil || !r.NotAfter.After(now) {
+		return now.Add(24 * time.Hour)
+	}
+	left := 24 * time.Hour
+	if !r.NotBefore.IsZero() {
+		left = max(left, r.NotAfter.Sub(r.NotBefore)/10)
+	}
+	safe, least := r.NotAfter.Add(-left), now.Add(time.Hour)
+	if safe.After(least) {
+		return safe
+	}
+	return least
+}
+
+// PollAfter is how long to wait for the n-th poll without news when the CA does not say: soon at first, at last every minute.
 func PollAfter(n int) time.Duration {
-	waits := []time.Duration{30, 60, 120, 250, 500, 1000, 2000, 3000}
+	waits := []time.Duration{20, 40, 80, 150, 300, 600, 1000, 2000, 3000, 5000, 10_000, 20_000, 30_000, 60_000}
 	return waits[min(n, len(waits)-1)] * time.Millisecond
 }
 

@@ -90,6 +90,9 @@ func (c *Client) with(ctx context.Context, a Account, f func(s *session) error) 
 	if n := len(c.idle[key]); n > 0 {
 		s = c.idle[key][n-1]
 		c.idle[key] = c.idle[key][:n-1]
+		if c.clock.Now().Sub(s.made) >= directoryAge { // and so are the others below it, or will be
+			s = nil
+		}
 	}
 	c.mu.Unlock()
 	if s == nil {
@@ -179,7 +182,7 @@ func (c *Client) NewOrder(ctx context.Context, a Account, spec domain.Spec, prof
 		}
 		out = order(o.Order, s)
 		out.URL = o.Location
-		return nil
+		return usable(out)
 	})
 	return out, err
 }
@@ -226,19 +229,30 @@ func (c *Client) Authorizations(ctx context.Context, a Account, urls []string) (
 	return out, g.Wait()
 }
 
-// Respond tells the CA that the answers of these challenges are in place (RFC 8555 section 7.5.1).
+// Respond tells the CA that the answers of these challenges are in place (RFC 8555 section 7.5.1). It tells of all, whatever becomes of one, and
+// returns a failure that can be retried rather than a refusal.
 func (c *Client) Respond(ctx context.Context, a Account, challengeURLs []string) error {
-	g, ctx := errgroup.WithContext(ctx)
+	failed := make([]error, len(challengeURLs))
+	var g errgroup.Group
 	g.SetLimit(parallel)
-	for _, u := range challengeURLs {
+	for i, u := range challengeURLs {
 		g.Go(func() error {
-			return c.with(ctx, a, func(s *session) error {
+			failed[i] = c.with(ctx, a, func(s *session) error {
 				_, err := s.core.Challenges.New(u)
 				return err
 			})
+			return nil
 		})
 	}
-	return g.Wait()
+	_ = g.Wait()
+	var worst error
+	for _, err := range failed {
+		var f *domain.Failure
+		if err != nil && (worst == nil || (errors.As(err, &f) && (f.Problem.Retrying || f.Gone))) {
+			worst = err
+		}
+	}
+	return worst
 }
 
 // Certificate downloads the chain, leaf first, each DER.
@@ -271,24 +285,6 @@ func (c *Client) Revoke(ctx context.Context, a Account, der []byte, reason uint)
 		return err
 	})
 	return already, err
-}
-
-// Abandon deactivates the pending authorizations of an order that nobody wants (RFC 8555 section 7.5.2).
-func (c *Client) Abandon(ctx context.Context, a Account, orderURL string) error {
-	return c.with(ctx, a, func(s *session) error {
-		o, err := s.core.Orders.Get(orderURL)
-		if err != nil || o.Status != "pending" {
-			return err
-		}
-		for _, u := range o.Authorizations {
-			if z, err := s.core.Authorizations.Get(u); err == nil && z.Status == "pending" {
-				if err := s.core.Authorizations.Deactivate(u); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
 }
 
 // RenewalInfo is a CA's suggestion (RFC 9773 section 4.2).
@@ -343,6 +339,23 @@ func (c *Client) RenewalInfo(ctx context.Context, i domain.Issuer, certID string
 	return out, nil
 }
 
+// usable refuses an order that nothing could be done with: it would be asked for again and again, or waited for in vain.
+func usable(o domain.CAOrder) error {
+	https := func(u string) bool { return strings.HasPrefix(u, "https://") }
+	missing := ""
+	switch {
+	case !https(o.URL):
+		missing = "its URL"
+	case !https(o.FinalizeURL):
+		missing = "its finalize URL"
+	case o.Status == "pending" && len(o.AuthzURLs) == 0:
+		missing = "an authorization"
+	default:
+		return nil
+	}
+	return &domain.Failure{Unknown: true, Problem: domain.Problem{Reason: "CA_ERROR", Retrying: true, Detail: "the CA made an order but did not name " + missing}}
+}
+
 func order(o lego.Order, s *session) domain.CAOrder {
 	out := domain.CAOrder{
 		Status: o.Status, FinalizeURL: o.Finalize, CertificateURL: o.Certificate, AuthzURLs: o.Authorizations, RetryAfter: s.retryAfter(),
@@ -365,9 +378,10 @@ func authorization(z lego.Authorization, u string, core *api.Core) (domain.Autho
 	case "valid":
 		out.State = domain.AuthzValid
 	case "pending":
-	case "expired":
+	case "expired", "deactivated", "revoked": // no answer was wrong: it can be asked for anew
 		out.State = domain.AuthzExpired
-	default: // invalid, deactivated, revoked
+		out.Problem = &domain.Problem{Reason: "AUTHORIZATION_EXPIRED", Detail: "the CA says the authorization is " + z.Status}
+	default:
 		out.State = domain.AuthzInvalid
 		out.Problem = &domain.Problem{Reason: "VALIDATION_FAILED", Detail: "the CA says the authorization is " + z.Status}
 	}
@@ -445,10 +459,12 @@ func (c *Client) classify(err error, s *session, i domain.Issuer) error {
 		case p.Type == ns+"rateLimited" || p.HTTPStatus == http.StatusTooManyRequests:
 			f.Problem.Reason, f.Problem.Retrying = "RATE_LIMITED", true
 			f.RetryAfter = max(f.RetryAfter, time.Minute)
-		case p.HTTPStatus >= http.StatusInternalServerError:
+		case p.HTTPStatus >= http.StatusInternalServerError || p.HTTPStatus == http.StatusRequestTimeout:
 			f.Problem.Reason, f.Problem.Retrying, f.Unknown = "CA_ERROR", true, true
 		case p.Type == ns+"badNonce" || p.Type == ns+"orderNotReady":
 			f.Problem.Retrying = true
+		case p.Type == ns+"accountDoesNotExist":
+			f.Gone, f.AccountGone = true, true
 		case p.HTTPStatus == http.StatusNotFound || p.HTTPStatus == http.StatusGone:
 			f.Gone = true
 		}
@@ -459,6 +475,9 @@ func (c *Client) classify(err error, s *session, i domain.Issuer) error {
 		return trouble("CA_UNREACHABLE", "the CA's host %s cannot be resolved (%s); check acme.directoryUrl of the issuer and this machine's DNS", dns.Name, dns.Err)
 	case errors.As(err, &op) && op.Op == "dial":
 		return trouble("CA_UNREACHABLE", "the CA at %s cannot be reached (%v); check acme.directoryUrl of the issuer, proxies and firewalls", i.DirectoryURL, err)
+	case strings.HasPrefix(err.Error(), "order identifiers have been modified"):
+		f.Problem = domain.Problem{Reason: "CA_REFUSED", Detail: "the CA made an order for other names than asked for (RFC 8555 section 7.4 forbids it): " + err.Error()}
+		return f
 	case strings.HasPrefix(err.Error(), "HTTPS is required"):
 		f.Problem = domain.Problem{Reason: "CA_INSECURE", Detail: fmt.Sprintf("the CA's directory %s names a URL that is not https (RFC 8555 section 6.1 requires it): %v", i.DirectoryURL, err)}
 		return f

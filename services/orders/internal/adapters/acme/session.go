@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"io"
 	"log"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/go-acme/lego/v4/acme/api"
 	legolog "github.com/go-acme/lego/v4/log"
 
+	"github.com/certwright/certwright/services/orders/internal/domain"
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/errs"
 )
@@ -58,6 +60,7 @@ func newCA(directoryURL, rootsPEM string, clk clock.Clock) (*ca, error) {
 type session struct {
 	ca   *ca
 	core *api.Core
+	made time.Time
 
 	ctx         context.Context //nolint:containedctx // set for one call; lego's API has no context
 	header      http.Header
@@ -67,7 +70,7 @@ type session struct {
 
 func newSession(ctx context.Context, c *ca, userAgent, kid string, key crypto.PrivateKey) (*session, error) {
 	quietLego()
-	s := &session{ca: c, ctx: ctx}
+	s := &session{ca: c, ctx: ctx, made: c.clock.Now()}
 	core, err := api.New(&http.Client{Transport: s}, userAgent, c.url, kid, key)
 	if err != nil {
 		return nil, err
@@ -98,6 +101,39 @@ func (s *session) RoundTrip(req *http.Request) (*http.Response, error) {
 	if ordering && resp.StatusCode == http.StatusConflict {
 		s.refused = true
 	}
+	resp.Body = limited{http.MaxBytesReader(nil, resp.Body, maxAnswer), resp.Body}
+	if resp.StatusCode >= http.StatusBadRequest {
+		return problemBody(resp)
+	}
+	return resp, nil
+}
+
+// maxAnswer is how many bytes of a CA's answer are read: more than any chain of certificates has.
+const maxAnswer = 4 << 20
+
+type limited struct {
+	io.Reader
+	io.Closer
+}
+
+// problemBody makes sure that the body of an error is a problem document with the status that was answered: proxies in front of CAs answer
+// HTML, and lego cannot read that.
+func problemBody(resp *http.Response) (*http.Response, error) {
+	raw, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	doc := map[string]any{}
+	if json.Unmarshal(raw, &doc) != nil || doc == nil {
+		doc = map[string]any{"detail": "the CA, or a proxy before it, answered with HTTP status " + resp.Status}
+	}
+	doc["status"] = resp.StatusCode
+	if raw, err = json.Marshal(doc); err != nil {
+		return nil, err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(raw))
+	resp.ContentLength = int64(len(raw))
 	return resp, nil
 }
 
@@ -109,11 +145,11 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	if v == "" {
 		return 0
 	}
-	if n, err := strconv.Atoi(v); err == nil && n >= 0 {
-		return time.Duration(n) * time.Second
+	if n, err := strconv.ParseUint(v, 10, 64); err == nil {
+		return time.Duration(min(n, uint64(domain.Longest/time.Second))) * time.Second //nolint:gosec // bounded
 	}
 	if at, err := http.ParseTime(v); err == nil {
-		return max(at.Sub(now), 0)
+		return min(max(at.Sub(now), 0), domain.Longest)
 	}
 	return 0
 }
@@ -152,8 +188,11 @@ func (c *ca) getDirectory(req *http.Request) (*http.Response, error) {
 		}, nil
 	}
 	resp, err := c.base.RoundTrip(req)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		return resp, err
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return problemBody(resp)
 	}
 	c.note(resp.Header)
 	body, err = io.ReadAll(http.MaxBytesReader(nil, resp.Body, 1<<20))
