@@ -10,6 +10,7 @@ RACE       ?=
 TEST_FLAGS ?=
 PKG        ?= $(MODULES)
 BENCH      ?= .
+BENCH_ARGS ?=
 BENCH_TIME ?= 1s
 COMPOSE    ?= docker compose
 
@@ -51,7 +52,17 @@ cover: ## Run the tests and say how much of the code they reach (coverage.out)
 	@go tool cover -func=coverage.out | tail -1
 
 .PHONY: bench
-bench: ## Run the benchmarks (BENCH=regexp, BENCH_TIME=1s)
+bench: ## Measure the whole platform against the bare ACME library (BENCH_ARGS="-c 32 throughput"; docs/benchmarks.md)
+	@mkdir -p $(TOOLS_BIN)
+	@CGO_ENABLED=0 go build -o $(TOOLS_BIN)/bench ./deployments/lab/cmd/bench
+	@$(TOOLS_BIN)/bench $(BENCH_ARGS)
+
+.PHONY: bench-cold
+bench-cold: ## Measure from a fresh clone with an empty build cache to the demo's first certificate (minutes)
+	@deployments/lab/bench/cold.sh
+
+.PHONY: bench-go
+bench-go: ## Run the Go benchmarks of the packages (BENCH=regexp, BENCH_TIME=1s)
 	@CGO_ENABLED=0 go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCH_TIME) -benchmem $(PKG)
 
 .PHONY: build

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,7 +16,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 
+	"github.com/certwright/certwright/api/events"
+	"github.com/certwright/certwright/deployments/lab/labtest"
 	"github.com/certwright/certwright/shared/errs"
 )
 
@@ -259,4 +263,106 @@ func TestTheLinksOfTheDocsLeadSomewhere(t *testing.T) {
 		return nil
 	}))
 	require.NotZero(t, seen)
+}
+
+// alert is a rule of deployments/prometheus/rules.yml.
+type alert struct {
+	Alert       string            `yaml:"alert"`
+	Expr        string            `yaml:"expr"`
+	Labels      map[string]string `yaml:"labels"`
+	Annotations map[string]string `yaml:"annotations"`
+}
+
+func alerts(t *testing.T) []alert {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "deployments", "prometheus", "rules.yml"))
+	require.NoError(t, err)
+	var file struct {
+		Groups []struct {
+			Rules []alert `yaml:"rules"`
+		} `yaml:"groups"`
+	}
+	require.NoError(t, yaml.Unmarshal(text, &file))
+	var out []alert
+	for _, g := range file.Groups {
+		out = append(out, g.Rules...)
+	}
+	require.NotEmpty(t, out)
+	return out
+}
+
+func TestEveryAlertHasARunbookAndEveryRunbookIsListed(t *testing.T) {
+	dir := filepath.Join(root, "docs", "runbooks")
+	index, err := os.ReadFile(filepath.Join(dir, "README.md"))
+	require.NoError(t, err)
+	known := map[string]bool{}
+	eventType := regexp.MustCompile(`type="([^"]+)"`)
+	for _, a := range alerts(t) {
+		known[a.Alert] = true
+		require.Contains(t, []string{"warning", "critical"}, a.Labels["severity"], a.Alert)
+		require.NotEmpty(t, a.Annotations["summary"], a.Alert)
+		page, err := os.ReadFile(filepath.Join(root, a.Annotations["runbook"]))
+		require.NoError(t, err, a.Alert)
+		require.Contains(t, string(page), "`"+a.Alert+"`", "the runbook does not name its alert")
+		require.Contains(t, string(index), "`"+a.Alert+"`", "the index does not name the alert")
+		for _, m := range eventType.FindAllStringSubmatch(a.Expr, -1) {
+			_, ok := events.New(m[1])
+			require.True(t, ok, "%s looks for the event %s, which no contract knows", a.Alert, m[1])
+		}
+	}
+	pages, err := filepath.Glob(filepath.Join(dir, "*.md"))
+	require.NoError(t, err)
+	named := regexp.MustCompile("`(Certwright[A-Za-z]+)`")
+	for _, p := range pages {
+		text, err := os.ReadFile(p)
+		require.NoError(t, err)
+		for _, m := range named.FindAllStringSubmatch(string(text), -1) {
+			require.True(t, known[m[1]], "%s names the alert %s, which there is not", p, m[1])
+		}
+		if name := filepath.Base(p); name != "README.md" {
+			require.Contains(t, string(index), "("+name+")", "the index does not link to %s", name)
+			for _, part := range []string{"## Meaning", "## First look", "## Remedy", "## Afterwards"} {
+				require.Contains(t, string(text), part, p)
+			}
+		}
+	}
+}
+
+// Every command that the docs tell people to run is one of the reference of the command line.
+func TestTheCommandsOfTheDocsExist(t *testing.T) {
+	reference, err := os.ReadFile(filepath.Join(root, "docs", "cli.md"))
+	require.NoError(t, err)
+	have := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^#+ (certwright [a-z-]+(?: [a-z-]+)?)$`).FindAllStringSubmatch(string(reference), -1) {
+		have[m[1]] = true
+	}
+	require.Greater(t, len(have), 40)
+	said := regexp.MustCompile("(?m)(?:`|^)certwright ([a-z]+)(?: ([a-z]+))?")
+	pages := []string{"errors.md", "tutorial.md"}
+	runbooks, err := filepath.Glob(filepath.Join(root, "docs", "runbooks", "*.md"))
+	require.NoError(t, err)
+	for _, p := range runbooks {
+		pages = append(pages, filepath.Join("runbooks", filepath.Base(p)))
+	}
+	for _, p := range pages {
+		text, err := os.ReadFile(filepath.Join(root, "docs", p))
+		require.NoError(t, err)
+		for _, m := range said.FindAllStringSubmatch(string(text), -1) {
+			if one := "certwright " + m[1]; m[2] == "" || !have[one+" "+m[2]] {
+				single := have[one] && (m[2] == "" || !strings.Contains(string(reference), "\n### "+one+" "))
+				require.True(t, single, "docs/%s says %q, which docs/cli.md does not have", p, strings.TrimSpace(m[0]))
+			}
+		}
+	}
+}
+
+// promtool is Prometheus' own judge of rules.
+func TestTheAlertRulesPassTheirTests(t *testing.T) {
+	labtest.Need(t, "promtool", "prometheus")
+	for _, args := range [][]string{{"check", "rules", "rules.yml"}, {"test", "rules", "rules_test.yml"}} {
+		c := exec.CommandContext(t.Context(), "promtool", args...)
+		c.Dir = filepath.Join(root, "deployments", "prometheus")
+		out, err := c.CombinedOutput()
+		require.NoError(t, err, "promtool %s\n%s", strings.Join(args, " "), out)
+	}
 }

@@ -167,9 +167,11 @@ func runAll(ctx context.Context, pr *service.Process, cfg Config, ready *readine
 	for _, s := range cfg.services() {
 		p, closeAll, err := pr.Platform(ctx, s.name)
 		if err != nil {
+			stopped := ctx.Err() != nil
 			cancel()
 			wg.Wait()
-			return err
+			close(failed)
+			return joined(failed, stopped, err)
 		}
 		wg.Add(1)
 		go func() {
@@ -190,11 +192,19 @@ func runAll(ctx context.Context, pr *service.Process, cfg Config, ready *readine
 	}
 	wg.Wait()
 	close(failed)
+	return joined(failed, false, nil)
+}
+
+// joined is what went wrong: the failures of services, and last what ended the start, unless that is only how the start noticed a failure.
+func joined(failures <-chan error, noticed bool, last error) error {
 	var err error
-	for e := range failed {
+	for e := range failures {
 		err = errors.Join(err, e)
 	}
-	return err
+	if err != nil && noticed {
+		return err
+	}
+	return errors.Join(err, last)
 }
 
 type part struct {

@@ -63,13 +63,16 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// lease is long enough for the slowest command in half of it.
-func (c Config) lease() time.Duration {
-	longest := max(DefaultCommandTimeout, c.ProbeTimeout)
+// lease is long enough for the slowest command in half of it, with time to install before; and never shorter than what the platform's workers use.
+func (c Config) lease(usual time.Duration) time.Duration {
+	longest := c.ProbeTimeout
 	for _, h := range c.Hosts {
+		if h.CommandTimeout == 0 {
+			h.CommandTimeout = DefaultCommandTimeout
+		}
 		longest = max(longest, h.CommandTimeout)
 	}
-	return 2*longest + 30*time.Second
+	return max(usual, 2*(longest+5*time.Second))
 }
 
 // hosts are the configured hosts.

@@ -26,7 +26,7 @@ func TestConfig(t *testing.T) {
 
 	c.Hosts = map[string]Host{"b": {CommandTimeout: time.Minute}, "a": {}}
 	require.NoError(t, c.Validate())
-	require.Equal(t, 2*time.Minute+30*time.Second, c.lease(), "the slowest command ends in the first half")
+	require.Equal(t, 2*time.Minute+10*time.Second, c.lease(time.Minute), "the slowest command ends in the first half")
 	_, err := c.hosts().Host("x")
 	require.Equal(t, "DEPLOY_HOST_UNKNOWN", errs.ReasonOf(err))
 	require.ErrorContains(t, err, `there is no host "x"; configured are a, b`)

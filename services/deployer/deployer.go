@@ -63,13 +63,14 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 	if err := p.Bus.Consume(consumer.New(a)); err != nil {
 		return err
 	}
+	usual, _ := deployments.Patience()
 	p.Heal("deployer-certificates", a.ReadCertificates)
 	p.Go("bindings", worker.New(worker.Config[domain.Binding]{
 		Name: "deployer.bindings", Coll: bindings, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.StepBinding,
 	}).Run)
 	p.Go("deployments", worker.New(worker.Config[domain.Deployment]{
 		Name: "deployer.deployments", Coll: deployments, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.Step,
-		Lease: cfg.lease(), Concurrency: cfg.Concurrency,
+		Lease: cfg.lease(usual), Concurrency: cfg.Concurrency,
 	}).Run)
 	p.Go("forget", func(ctx context.Context) error {
 		for {

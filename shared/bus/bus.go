@@ -393,7 +393,7 @@ func (b *Bus) look() {
 }
 
 // Upgrade gives existing streams and the registered consumers the configuration that this version of the program would create
-// them with. Everything but `certwright bus upgrade` leaves existing ones alone.
+// them with. Everything else leaves existing ones alone.
 func (b *Bus) Upgrade(ctx context.Context) error {
 	for _, want := range b.streamConfigs() {
 		if _, err := b.js.CreateOrUpdateStream(ctx, want); err != nil {

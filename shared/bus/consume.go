@@ -296,7 +296,7 @@ func (c *consumer) compare(ctx context.Context, have jetstream.ConsumerConfig) {
 	subjects, want := slices.Sorted(slices.Values(subjects)), slices.Sorted(slices.Values(c.subjects))
 	if !slices.Equal(subjects, want) {
 		c.warned = true
-		c.b.cfg.Logger.WarnContext(ctx, "the existing consumer hears something else than this version wants; run `certwright bus upgrade`",
+		c.b.cfg.Logger.WarnContext(ctx, "the existing consumer hears something else than this version wants; it is left as it is until Upgrade",
 			"consumer", c.Name, "hears", subjects, "wants", want)
 	}
 }

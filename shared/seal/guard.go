@@ -96,7 +96,7 @@ func checked(ctx context.Context, g *guard, path, service string, clk clock.Cloc
 	if errs.ReasonOf(err) == reasonMissing {
 		return nil, errs.New(errs.Precondition, reasonMissing,
 			"the secrets of %s are sealed under the key-encryption key %q, but there is no key file at %q; restore that file from its backup or copy it from the host that has it (mode 0600). "+
-				"If it is truly lost: certwright keys abandon", service, g.KEK, path).
+				"If it is truly lost, what it sealed is lost: start with an empty store and request anew", service, g.KEK, path).
 			WithMeta("wanted", g.KEK).WithMeta("path", path)
 	}
 	if err != nil {
@@ -105,7 +105,7 @@ func checked(ctx context.Context, g *guard, path, service string, clk clock.Cloc
 	if kek.ID() != g.KEK {
 		return nil, errs.New(errs.Precondition, reasonForeign,
 			"the secrets of %s are sealed under the key-encryption key %q, but the file %q holds %q; move that file away and put the right one there (mode 0600). "+
-				"If it is truly lost: certwright keys abandon", service, g.KEK, path, kek.ID()).
+				"If it is truly lost, what it sealed is lost: start with an empty store and request anew", service, g.KEK, path, kek.ID()).
 			WithMeta("wanted", g.KEK).WithMeta("found", kek.ID()).WithMeta("path", path)
 	}
 	s := New(kek, clk)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -115,6 +116,23 @@ func Main[C any](name string, cfg C, run func(ctx context.Context, p *Platform, 
 	return 0
 }
 
+// Version is the program's: its module's, or the commit that it was built from.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return "dev-" + s.Value[:min(len(s.Value), 12)]
+		}
+	}
+	return "dev"
+}
+
 func healthcheck(ctx context.Context, addr string) int {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -141,7 +159,7 @@ func healthcheck(ctx context.Context, addr string) int {
 
 func serve(ctx context.Context, name string, s Settings, run func(context.Context, *Platform) error) (err error) {
 	clk := clock.System()
-	tel, err := telemetry.New(ctx, telemetry.Config{Service: name, OTLPEndpoint: s.TraceEndpoint, SampleRatio: s.TraceSample, LogLevel: s.LogLevel, Clock: clk})
+	tel, err := telemetry.New(ctx, telemetry.Config{Service: name, Version: Version(), OTLPEndpoint: s.TraceEndpoint, SampleRatio: s.TraceSample, LogLevel: s.LogLevel, Clock: clk})
 	if err != nil {
 		return err
 	}

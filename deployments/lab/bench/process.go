@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -47,7 +48,7 @@ func Process(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(w, "  code and data in the binary, by module (symbols only, without tables for stack traces):")
+	_, _ = fmt.Fprintln(w, "  code and data in the binary, by module (sums of symbols):")
 	names := slices.SortedFunc(maps.Keys(sizes), func(a, b string) int { return int(sizes[b] - sizes[a]) })
 	for _, name := range names[:min(20, len(names))] {
 		_, _ = fmt.Fprintf(w, "    %-46s %s\n", name, mib(sizes[name]))
@@ -118,6 +119,7 @@ func rest(ctx context.Context, w io.Writer, dir string) error {
 type child struct {
 	binary, config, data, edge string
 	cmd                        *exec.Cmd
+	said                       bytes.Buffer
 }
 
 // start returns how long it took until the edge says that everything is ready.
@@ -125,7 +127,8 @@ func (c *child) start(ctx context.Context) (time.Duration, error) {
 	clk := clock.System()
 	began := clk.Now()
 	c.cmd = exec.CommandContext(ctx, c.binary, "serve", "--config", c.config) //nolint:gosec // built above
-	c.cmd.Stderr = os.Stderr
+	c.said.Reset()
+	c.cmd.Stdout, c.cmd.Stderr = &c.said, &c.said
 	if err := c.cmd.Start(); err != nil {
 		return 0, err
 	}
@@ -143,7 +146,7 @@ func (c *child) start(ctx context.Context) (time.Duration, error) {
 			break
 		}
 	}
-	return 0, fmt.Errorf("%s was not ready within 30 s: %w", c.binary, c.stop())
+	return 0, errors.Join(fmt.Errorf("%s was not ready within 30 s", c.binary), c.stop(), errors.New(c.said.String()))
 }
 
 func (c *child) stop() error {
@@ -230,7 +233,10 @@ func weigh(ctx context.Context, binary string) (map[string]int64, error) {
 
 // moduleOf guesses the module of a symbol by its import path; close enough to see who is heavy.
 func moduleOf(symbol string) string {
-	symbol = strings.TrimPrefix(strings.TrimPrefix(symbol, "type:"), "*")
+	symbol = strings.ReplaceAll(strings.TrimLeft(strings.TrimPrefix(symbol, "type:"), "*"), "%2e", ".")
+	if strings.HasPrefix(symbol, "go:") || strings.HasPrefix(symbol, ".") || strings.HasPrefix(symbol, "runtime.pclntab") || strings.HasPrefix(symbol, "runtime.findfunctab") {
+		return "tables of the linker: stack traces, strings, types"
+	}
 	if i := strings.IndexAny(symbol, "(["); i > 0 { // a method, or a type argument
 		if j := strings.LastIndexByte(symbol[:i], '/'); j < 0 && !strings.Contains(symbol[:i], ".") {
 			symbol = strings.TrimLeft(symbol[i:], "([*")
@@ -239,7 +245,7 @@ func moduleOf(symbol string) string {
 	parts := strings.Split(symbol, "/")
 	host := parts[0]
 	if len(parts) == 1 || !strings.Contains(host, ".") {
-		return "Go: runtime, standard library, tables"
+		return "Go: runtime and standard library"
 	}
 	n := 2
 	if host == "github.com" || host == "cloud.google.com" || host == "golang.org" || host == "google.golang.org" || host == "go.opentelemetry.io" {
@@ -250,10 +256,10 @@ func moduleOf(symbol string) string {
 	}
 	parts = parts[:min(n, len(parts))]
 	last := parts[len(parts)-1]
-	if i := strings.IndexByte(last, '.'); i > 0 && len(parts) > 1 {
+	if i := strings.IndexByte(last, '.'); i > 0 && len(parts) > 1 && !strings.HasPrefix(last[i:], ".go") {
 		parts[len(parts)-1] = last[:i]
 	}
-	return strings.ReplaceAll(strings.Join(parts, "/"), "%2e", ".")
+	return strings.Join(parts, "/")
 }
 
 func mib(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }

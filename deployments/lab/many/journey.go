@@ -10,9 +10,9 @@ import (
 )
 
 // Journey takes one certificate through its life at the stage's CA, by http-01, and checks each step from outside: issued, deployed to the target, renewed
-// with "replaces", deployed again, revoked. served waits until the target has the certificate of this fingerprint; say is told of every step seen.
-func Journey(ctx context.Context, s *stage.Stage, target string, served func(ctx context.Context, fingerprint string) error, say func(format string, args ...any)) error {
-	issuer, err := s.Issuer(ctx, "lab CA")
+// with "replaces", deployed again, revoked. The issuer is made under the name given. served waits until the target has the certificate of this fingerprint; say is told of every step seen.
+func Journey(ctx context.Context, s *stage.Stage, name, target string, served func(ctx context.Context, fingerprint string) error, say func(format string, args ...any)) error {
+	issuer, err := s.Issuer(ctx, name)
 	if err != nil {
 		return fmt.Errorf("issuer: %w", err)
 	}

@@ -71,6 +71,7 @@ type Form struct {
 	Said string
 
 	bus       *server.Server
+	addresses map[string]string
 	processes map[string]*Process
 	replicas  []*Process
 }
@@ -85,12 +86,15 @@ func quick() map[string]string {
 
 // Start makes the material, starts NATS and every service, and returns when all are ready.
 func Start(ctx context.Context, o Options) (f *Form, err error) {
-	f = &Form{Made: filepath.Join(o.Dir, "made"), Data: filepath.Join(o.Dir, "data"), processes: map[string]*Process{}}
+	f = &Form{Made: filepath.Join(o.Dir, "made"), Data: filepath.Join(o.Dir, "data"), addresses: map[string]string{}, processes: map[string]*Process{}}
 	defer func() {
 		if err != nil {
 			_ = f.Close()
 		}
 	}()
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return f, err
+	}
 	if err := f.init(ctx, o); err != nil {
 		return f, err
 	}
@@ -148,7 +152,8 @@ func (f *Form) init(ctx context.Context, o Options) error {
 		if err != nil {
 			return err
 		}
-		args = append(args, "--hosts", fmt.Sprintf("%s=127.0.0.1:%d", name, port))
+		f.addresses[name] = fmt.Sprintf("127.0.0.1:%d", port)
+		args = append(args, "--hosts", name+"="+f.addresses[name])
 	}
 	if o.MongoURI != "" {
 		file := filepath.Join(o.Dir, "mongodb.uri")
@@ -212,6 +217,9 @@ func (f *Form) Connect(service string, more ...natsgo.Option) (*natsgo.Conn, err
 
 // BusURL is where the NATS server listens.
 func (f *Form) BusURL() string { return "tls://" + f.bus.Addr().String() }
+
+// Address is where a service's gRPC server listens.
+func (f *Form) Address(service string) string { return f.addresses[service] }
 
 // Process returns the process of a service.
 func (f *Form) Process(name string) *Process { return f.processes[name] }

@@ -3,6 +3,7 @@ package many_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,6 +23,7 @@ import (
 
 	deployerv1 "github.com/certwright/certwright/api/certwright/deployer/v1"
 	inventoryv1 "github.com/certwright/certwright/api/certwright/inventory/v1"
+	keysv1 "github.com/certwright/certwright/api/certwright/keys/v1"
 	typesv1 "github.com/certwright/certwright/api/certwright/types/v1"
 	"github.com/certwright/certwright/deployments/lab/ca"
 	"github.com/certwright/certwright/deployments/lab/client"
@@ -31,6 +33,8 @@ import (
 	"github.com/certwright/certwright/deployments/lab/platform"
 	"github.com/certwright/certwright/deployments/lab/stage"
 	"github.com/certwright/certwright/shared/bus"
+	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/rpc"
 )
 
 var (
@@ -130,7 +134,7 @@ func TestEveryServiceAsAProcessOfItsOwn(t *testing.T) {
 			h, err := hammer.Start(ctx, hammer.Options{Addr: w.Site.Addr(), ServerName: "www." + stage.Zone, Roots: w.CA.Roots(), Workers: 1})
 			require.NoError(t, err)
 			t.Cleanup(func() { h.Stop() })
-			require.NoError(t, many.Journey(ctx, w.Stage, target.GetId(), h.WaitServed, t.Logf))
+			require.NoError(t, many.Journey(ctx, w.Stage, "lab CA", target.GetId(), h.WaitServed, t.Logf))
 			for _, name := range many.Services() {
 				require.NoError(t, w.form.Process(name).Interrupt(ctx))
 			}
@@ -179,9 +183,31 @@ func TestAServicesUserCannotDoWhatAnothersMay(t *testing.T) {
 	_, err = js.Publish(ctx, "certwright.events.dns.record_presented.rec_1", []byte("{}"))
 	require.NoError(t, err, "its own facts it may tell")
 
-	// A service whose certificate is another's is not taken for it: the private key of dns does not open the calls of the gateway.
-	_, err = os.ReadFile(filepath.Join(w.form.Made, "dns", "principal.key"))
-	require.ErrorIs(t, err, os.ErrNotExist)
+	require.NoFileExists(t, filepath.Join(w.form.Made, "dns", "principal.key"), "only the gateway signs for people")
+}
+
+// The certificate says which service calls: what only orders may ask of keys, dns may not, and nobody may without a certificate.
+func TestAServicesCertificateIsItsNameAndNoOther(t *testing.T) {
+	w := start(t, ca.Options{}, "")
+	ctx := labtest.Deadline(t, 30*time.Second)
+	ask := func(as string) error {
+		dir := filepath.Join(w.form.Made, as)
+		_, identity, err := rpc.TLS(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.pem"))
+		require.NoError(t, err)
+		conn, err := rpc.Dial(w.form.Address("keys"), rpc.ClientOptions{Service: "keys", TLS: identity})
+		require.NoError(t, err)
+		defer conn.Close()
+		_, err = keysv1.NewKeysServiceClient(conn).EnsureCSR(ctx, &keysv1.EnsureCSRRequest{})
+		return err
+	}
+	require.Equal(t, errs.Invalid, errs.KindOf(ask("orders")), "the empty question of orders is heard")
+	require.Equal(t, errs.Forbidden, errs.KindOf(ask("dns")))
+
+	conn, err := rpc.Dial(w.form.Address("keys"), rpc.ClientOptions{Service: "keys", TLS: &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}})
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = keysv1.NewKeysServiceClient(conn).EnsureCSR(ctx, &keysv1.EnsureCSRRequest{})
+	require.Equal(t, errs.Unavailable, errs.KindOf(err))
 }
 
 // connect makes an issuer, a DNS account and a file target for each of so many certificates.
@@ -331,7 +357,9 @@ func (w *world) record(ctx context.Context) []string {
 		}
 	}
 	// What only a first certificate does is not met again: the lab's one-process crash test kills there.
-	points = slices.DeleteFunc(points, func(p string) bool { return strings.Contains(p, ".accounts.") || strings.Contains(p, "acme.newAccount") })
+	points = slices.DeleteFunc(points, func(p string) bool {
+		return strings.Contains(p, ".accounts.") || strings.Contains(p, "acme.newAccount")
+	})
 	slices.Sort(points)
 	return points
 }

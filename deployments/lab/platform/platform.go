@@ -4,6 +4,7 @@ package platform
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -83,8 +84,7 @@ func Start(ctx context.Context, o Options) (*Platform, error) {
 		return nil, fmt.Errorf("the platform did not start: %w", err)
 	case <-ctx.Done():
 		stop()
-		<-p.done
-		return nil, ctx.Err()
+		return nil, errors.Join(ctx.Err(), <-p.done)
 	}
 	p.Client, err = client.New(p.Running.Edge, p.Running.EdgeRoots, p.Running.AdminTokenFile)
 	if err != nil {

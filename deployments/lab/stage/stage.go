@@ -223,7 +223,7 @@ func Until[M proto.Message](ctx context.Context, s *Stage, path string, out M, d
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %w; last answer: %v %v", path, ctx.Err(), out, err)
+			return fmt.Errorf("%s: %w; last answer: %v", path, errors.Join(ctx.Err(), err), out)
 		case <-time.After(20 * time.Millisecond): //nolint:forbidigo // the stage waits for real processes
 		}
 	}

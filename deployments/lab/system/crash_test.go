@@ -64,7 +64,7 @@ challenges: {http01: {listen: "127.0.0.1:%d"}}
 deployer:
   verify_poll: 100ms
   probe_timeout: 1s
-  hosts: {local: {allowed_roots: [%s], command_timeout: 5s, commands: {reload-site: [%s, reload, "%s"]}}}
+  hosts: {local: {allowed_roots: [%s], command_timeout: 1s, commands: {reload-site: [%s, reload, "%s"]}}}
 `, data, port, s.HTTP01Port, dir, labtest.Sitectl(t), s.Site.ControlAddr()) + quick
 	require.NoError(t, os.WriteFile(config, []byte(text), 0o600))
 	c := &crashStage{Stage: s, t: t, proc: &platform.Process{Binary: binary(t), Dir: data, Config: config, Edge: fmt.Sprintf("https://127.0.0.1:%d", port)}}

@@ -96,7 +96,11 @@ func (s *Store) batch(first *request) {
 	all := s.gather(first)
 	good := make([]*request, 0, len(all))
 	for _, r := range all {
-		r.err = s.apply(r)
+		if len(all) == 1 { // its failure undoes the transaction, and nothing else is in it
+			r.err = classify(ctx, r.run(s.conn))
+		} else {
+			r.err = s.apply(r)
+		}
 		if s.conn.AutocommitEnabled() { // a full disk and the like end the whole transaction
 			s.seen = versions{}
 			answer(all, r.err)

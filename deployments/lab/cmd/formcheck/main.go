@@ -65,15 +65,16 @@ func run(ctx context.Context, edge, roots, token, http01, deployed string) error
 	chain := filepath.Join(deployed, "fullchain.pem")
 	target := &deployerv1.Target{}
 	if err := s.Call(ctx, http.MethodPost, "/v1/targets", &deployerv1.CreateTargetRequest{Target: &deployerv1.Target{
-		DisplayName: "files", Kind: "file", File: &deployerv1.FileTarget{Host: "local", FullchainPath: chain, KeyPath: filepath.Join(deployed, "key.pem")},
+		DisplayName: "files of " + filepath.Base(dir), Kind: "file", File: &deployerv1.FileTarget{Host: "local", FullchainPath: chain, KeyPath: filepath.Join(deployed, "key.pem")},
 	}}, target); err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	began := time.Now()
+	run := began.UTC().Format("2006-01-02 15:04:05") // each run has an issuer of its own
 	say := func(format string, args ...any) {
 		fmt.Printf("%6.1f s  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
-	return many.Journey(ctx, s, target.GetId(), func(ctx context.Context, fingerprint string) error {
+	return many.Journey(ctx, s, "lab CA of "+run, target.GetId(), func(ctx context.Context, fingerprint string) error {
 		for {
 			if text, err := os.ReadFile(chain); err == nil && pki.FingerprintPEM(text) == fingerprint {
 				return nil

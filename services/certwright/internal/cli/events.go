@@ -118,7 +118,7 @@ func (t *tailer) read(ctx context.Context, again bool) (came bool, err error) {
 	if t.last != "" {
 		header.Set("Last-Event-ID", t.last)
 	}
-	resp, err := t.client.send(ctx, http.MethodGet, "/v1/events", t.query, nil, header)
+	resp, err := t.client.send(ctx, http.MethodGet, "/v1/events", t.query, nil, header) //nolint:bodyclose // it is closed below; the linter does not see it through send
 	if err != nil {
 		return false, err
 	}

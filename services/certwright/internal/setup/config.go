@@ -19,7 +19,7 @@ import (
 const syncInterval = "2m"
 
 var configText = template.Must(template.New("config").Funcs(template.FuncMap{"q": func(s string) string { return fmt.Sprintf("%q", s) }}).Parse(
-	`# Configuration of the {{.Name}} service, made by "certwright init". It is yours: init never changes it again. docs/configuration.md lists every key.
+	`# Configuration of the {{.Name}} service, made by "certwright init". It is yours: init never changes it again. docs/config.md lists every key.
 # Files are named relative to this one. Environment variables CERTWRIGHT_{{.Env}}_PLATFORM_… and CERTWRIGHT_{{.Env}}_SERVICE_… come on top.
 platform:
   data_dir: {{q .Data}}

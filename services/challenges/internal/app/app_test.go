@@ -485,6 +485,22 @@ func TestListsShowTheTeamsOwnAndFilter(t *testing.T) {
 	require.Equal(t, errs.NotFound, errs.KindOf(err))
 }
 
+func TestAnIssuedOrderLeavesAMarkOnlyWhereAChallengeMayStillCome(t *testing.T) {
+	b := newBench(t)
+	b.tell(b.required(manual), closed, &ordereventsv1.Issued{OrderId: order}, &ordereventsv1.Issued{OrderId: "ord_2"})
+	_, err := b.app.Orders.Get(t.Context(), order)
+	require.Equal(t, errs.NotFound, errs.KindOf(err), "its challenge is closed")
+	mark, err := b.app.Orders.Get(t.Context(), "ord_2")
+	require.NoError(t, err, "nothing was heard of its challenges")
+	require.Equal(t, domain.Valid, mark.Body.Outcome)
+
+	b.tell(b.required(manual, func(m *ordereventsv1.AuthorizationRequired) { m.Authorization = 1 }))
+	late := domain.ID(order, 1, 1)
+	b.eventually(late, domain.Presenting)
+	b.tell(&ordereventsv1.AuthorizationClosed{OrderId: order, Attempt: 1, Authorization: 1, Outcome: "valid"})
+	require.Equal(t, domain.Cleaned, b.at(late).Body.State, "the order's answer closes what came late")
+}
+
 func TestTheJanitorRemovesWhatWasCleanedAWeekAgo(t *testing.T) {
 	b := newBench(t)
 	b.tell(b.required(manual), closed, &ordereventsv1.Issued{OrderId: order}, b.required(func(m *ordereventsv1.AuthorizationRequired) { m.OrderId = "ord_2" }))

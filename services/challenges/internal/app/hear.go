@@ -69,10 +69,16 @@ func (a *App) AuthorizationClosed(ctx context.Context, team, order string, attem
 	return err
 }
 
-// OrderClosed hears that an order is over: all its challenges are.
+// OrderClosed hears that an order is over: all its challenges are. An issued order whose challenges are closed one by one already needs no mark:
+// should one more be heard of late, its answer is told to the order, which says that it is closed.
 func (a *App) OrderClosed(ctx context.Context, team, order, outcome string) error {
 	if order == "" {
 		return errs.New(errs.Invalid, "EVENT_MALFORMED", "the end of an order names no order")
+	}
+	if outcome == domain.Valid {
+		if done, err := a.allClosed(ctx, order); done || err != nil {
+			return err
+		}
 	}
 	mark := docstore.Doc[ClosedOrder]{
 		Meta: docstore.Meta{ID: order, Team: teamOf(team), WorkAt: a.Clock.Now().Add(keepClosed)}, Body: ClosedOrder{Outcome: outcome},
@@ -81,9 +87,7 @@ func (a *App) OrderClosed(ctx context.Context, team, order, outcome string) erro
 		return err
 	}
 	for after := ""; ; {
-		page, err := a.Challenges.Find(ctx, docstore.Query{
-			Where: []docstore.Cond{{Field: "order_id", Op: docstore.Eq, Value: order}}, Limit: 1000, After: after,
-		})
+		page, err := a.ofOrder(ctx, order, after)
 		if err != nil {
 			return err
 		}
@@ -96,6 +100,26 @@ func (a *App) OrderClosed(ctx context.Context, team, order, outcome string) erro
 			return nil
 		}
 	}
+}
+
+func (a *App) ofOrder(ctx context.Context, order, after string) (docstore.Page[domain.Challenge], error) {
+	return a.Challenges.Find(ctx, docstore.Query{
+		Where: []docstore.Cond{{Field: "order_id", Op: docstore.Eq, Value: order}}, Limit: 1000, After: after,
+	})
+}
+
+// allClosed reports whether challenges of the order are known and every one is closed; false as well when there are very many.
+func (a *App) allClosed(ctx context.Context, order string) (bool, error) {
+	page, err := a.ofOrder(ctx, order, "")
+	if err != nil || page.Next != "" || len(page.Docs) == 0 {
+		return false, err
+	}
+	for _, d := range page.Docs {
+		if !d.Body.Closed() {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // RecordPresented hears that a TXT value is in the zone.

@@ -691,10 +691,9 @@ func TestCrashAtEveryStep(t *testing.T) {
 func TestStoreRecoveredFromABackupGoesOnAboveTheHost(t *testing.T) {
 	f := setup(t)
 	b := f.bind()
-	v := f.issue(1)
 	files, err := f.target.Body.File.Files([][]byte{f.issue(9).der})
 	require.NoError(t, err)
-	v = f.issue(1)
+	v := f.issue(1)
 	require.NoError(t, f.hosts.host.Install(t.Context(), filehost.Installation{Binding: b.ID, Generation: 7, Fingerprint: "x", Files: files}, []byte("k")))
 	f.added(v)
 	f.drive()

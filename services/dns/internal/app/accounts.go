@@ -87,7 +87,8 @@ func (a *App) ListAccounts(ctx context.Context, team string, size int, after str
 	return a.Accounts.Find(ctx, q)
 }
 
-// SetDisabled enables or disables an account. A disabled one takes up no further names; what it wrote it still removes.
+// SetDisabled enables or disables an account. A disabled one takes up no further names; what it wrote it still removes. Either may mend what is in trouble:
+// the account itself is back, or another takes the name up.
 func (a *App) SetDisabled(ctx context.Context, id string, disabled bool) (AccountDoc, error) {
 	if _, err := a.Account(ctx, id); err != nil {
 		return AccountDoc{}, err
@@ -99,7 +100,7 @@ func (a *App) SetDisabled(ctx context.Context, id string, disabled bool) (Accoun
 		doc.Body.Disabled = disabled
 		return nil, nil
 	})
-	if err == nil && !disabled {
+	if err == nil {
 		a.wake(ctx, doc.Team, doc.Body.Account)
 	}
 	return doc, err
@@ -180,6 +181,9 @@ func (a *App) wake(ctx context.Context, team string, account domain.Account) {
 	for _, d := range page.Docs {
 		if !account.Covers(d.Body.FQDN) || !slices.Contains(domain.MayServe(d.Team), team) {
 			continue
+		}
+		if _, ok, err := a.Resolve(ctx, d.Team, d.Body.FQDN); err != nil || !ok {
+			continue // no account is left that could serve it
 		}
 		_, err := a.Sets.Change(ctx, d.ID, func(doc *SetDoc) ([]outbox.Fact, error) {
 			if !doc.Body.Troubled {

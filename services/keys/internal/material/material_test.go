@@ -106,7 +106,7 @@ func TestSignaturesVerifyWithTheJWK(t *testing.T) {
 				require.NoError(t, rsa.VerifyPKCS1v15(pub, crypto.SHA256, digest[:], sig))
 				return
 			}
-			pub := &ecdsa.PublicKey{Curve: elliptic.P256(), X: num("x"), Y: num("y")}
+			pub := &ecdsa.PublicKey{Curve: elliptic.P256(), X: num("x"), Y: num("y")} //nolint:staticcheck // a JWK gives the coordinates (RFC 7518 section 6.2.1)
 			sum := sha256.Sum256([]byte("header.payload"))
 			digest := sum[:]
 			if jwk["crv"] == "P-384" {

@@ -9,5 +9,7 @@ import (
 )
 
 func main() {
-	os.Exit(service.Main("orders", orders.Defaults(), orders.Run))
+	cfg := orders.Defaults()
+	cfg.Version = service.Version()
+	os.Exit(service.Main("orders", cfg, orders.Run))
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"net"
 	"time"
@@ -24,9 +23,9 @@ func (p Probe) Served(ctx context.Context, address, serverName string) (string, 
 	seen := ""
 	d := tls.Dialer{NetDialer: &net.Dialer{}, Config: &tls.Config{
 		ServerName: serverName, InsecureSkipVerify: true, //nolint:gosec // it is looked at, not trusted
-		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
-			if len(raw) > 0 {
-				sum := sha256.Sum256(raw[0])
+		VerifyConnection: func(state tls.ConnectionState) error {
+			if len(state.PeerCertificates) > 0 {
+				sum := sha256.Sum256(state.PeerCertificates[0].Raw)
 				seen = hex.EncodeToString(sum[:])
 			}
 			return nil
