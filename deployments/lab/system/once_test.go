@@ -76,7 +76,7 @@ func (g *saga) plan(state string) {
 func (g *saga) outcome(want string) {
 	g.t.Helper()
 	require.NoError(g.t, stage.Until(g.ctx, g.Stage, "/v1/certificates/"+g.made.GetId(), &inventoryv1.Certificate{}, func(c *inventoryv1.Certificate) bool {
-		return c.GetIntent().GetOutcome() == want && c.GetIntent().GetAccepted()
+		return c.GetIntent().GetOutcome() == want
 	}))
 }
 
@@ -461,6 +461,7 @@ func TestOneVersionHoweverOftenItIsAskedFor(t *testing.T) {
 	second, err := s.Version(ctx, made.GetId(), v1.GetVersionId())
 	require.NoError(t, err)
 	require.EqualValues(t, 2, second.GetIntent().GetNumber())
+	toldOnce(ctx, t, s, "certificate.renewed", made.GetId()) // before the time jumps: a message that is under way then is given up and sent again
 
 	// An hour later renewals asks the door again for a version instead of the first one.
 	s.CA.SetDateSkew(time.Hour)

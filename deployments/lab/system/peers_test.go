@@ -220,8 +220,15 @@ func TestANameServerThatRefusesTheKey(t *testing.T) {
 			require.NotContains(t, order.GetBlocked().GetDetail(), r.key.Secret)
 			require.True(t, order.GetBlocked().GetRetrying())
 
-			good := account(ctx, t, s, stage.Zone, s.DNS.Addr(), s.Key)
-			require.NoError(t, s.Call(ctx, http.MethodPost, "/v1/dnsAccounts/"+bad+":disable", &dnsv1.DisableDNSAccountRequest{}, nil))
+			var good string
+			mend := []func(){
+				func() { good = account(ctx, t, s, stage.Zone, s.DNS.Addr(), s.Key) },
+				func() {
+					require.NoError(t, s.Call(ctx, http.MethodPost, "/v1/dnsAccounts/"+bad+":disable", &dnsv1.DisableDNSAccountRequest{}, nil))
+				},
+			}
+			mend[i]()
+			mend[1-i]()
 			_, err = s.Version(ctx, made.GetId(), "")
 			require.NoError(t, err)
 			rested(ctx, t, s, made.GetId())

@@ -118,12 +118,13 @@ func (p *plan) composeFiles(w *writer) error {
 			return err
 		}
 	}
-	root := ""
+	root, profiles := "", ""
 	if p.MongoURI.IsZero() && !p.SQLite {
 		var err error
 		if root, err = p.mongoFiles(w); err != nil {
 			return err
 		}
+		profiles = "mongodb"
 	}
 	user := p.Owner
 	if user == "" {
@@ -134,12 +135,13 @@ func (p *plan) composeFiles(w *writer) error {
 		w.warn("this host has no bundle of public CAs where one is expected; set CERTWRIGHT_CA_BUNDLE in .env, or public CAs cannot be verified")
 	}
 	return w.keep(".env", func() ([]byte, error) {
-		return fmt.Appendf(nil, `# Variables of compose.yaml, made by "certwright init".
+		return fmt.Appendf(nil, `# Variables of compose.yaml, made by "certwright init". Profiles: mongodb, observability (Prometheus and a collector), separated by a comma.
+COMPOSE_PROFILES=%s
 CERTWRIGHT_MATERIAL=%s
 CERTWRIGHT_USER=%s
 CERTWRIGHT_CA_BUNDLE=%s
 MONGODB_ROOT_PASSWORD=%s
-`, p.Dir, user, cmp.Or(bundle, "/etc/ssl/certs/ca-certificates.crt"), root), nil
+`, profiles, p.Dir, user, cmp.Or(bundle, "/etc/ssl/certs/ca-certificates.crt"), root), nil
 	})
 }
 

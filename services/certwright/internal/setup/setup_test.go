@@ -65,6 +65,7 @@ func TestEverythingIsMadeOnceAndForItsOwnerAlone(t *testing.T) {
 	}
 	require.Len(t, first.Made, len(before))
 	require.Contains(t, before["mongodb/init.js"], `db.getSiblingDB("certwright_orders").createUser({user: "orders", pwd: "`+strings.TrimSpace(before["mongodb/orders.password"])+`"`)
+	require.Contains(t, before[".env"], "COMPOSE_PROFILES=mongodb\n")
 	require.Contains(t, before["orders/config.yaml"], strings.TrimSpace(before["mongodb/orders.password"]))
 	for name, text := range before {
 		require.Equal(t, strings.HasPrefix(name, "gateway/principal.key"), strings.HasSuffix(name, "principal.key"), name)
@@ -221,7 +222,9 @@ func TestAnExistingMongoDBOrSQLiteIsUsed(t *testing.T) {
 	o = options(t, func(o *Options) { o.SQLite = true })
 	_, err = Run(o)
 	require.NoError(t, err)
-	require.NotContains(t, content(t, o.Dir)["orders/config.yaml"], "mongodb")
+	all = content(t, o.Dir)
+	require.NotContains(t, all["orders/config.yaml"], "mongodb")
+	require.Contains(t, all[".env"], "COMPOSE_PROFILES=\n")
 }
 
 func TestTheNATSServerTakesItsConfiguration(t *testing.T) {

@@ -495,7 +495,7 @@ func newUniverse(t testing.TB, rt require.TestingT, seed uint64, one int, budget
 func (u *universe) start() {
 	p := &process{}
 	fault := func(op faulty.Op, _ string) error {
-		if p.dead.Load() || (op != faulty.Ensure && u.now == p && u.faults.strikes()) {
+		if p.dead.Load() || (op != faulty.Ensure && u.faults.strikes()) {
 			return errs.New(errs.Unavailable, "", "the store is away")
 		}
 		return nil
