@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -101,7 +102,7 @@ func Start(ctx context.Context, o Options) (f *Form, err error) {
 	if err := f.startBus(); err != nil {
 		return f, err
 	}
-	edge, err := loopback.Port()
+	edge, err := freePort()
 	if err != nil {
 		return f, err
 	}
@@ -132,7 +133,7 @@ func Start(ctx context.Context, o Options) (f *Form, err error) {
 		}
 	}
 	for _, name := range Services() {
-		if err := f.processes[name].ready(ctx); err != nil {
+		if err := f.processes[name].first(ctx); err != nil {
 			return f, err
 		}
 	}
@@ -148,7 +149,7 @@ func Start(ctx context.Context, o Options) (f *Form, err error) {
 func (f *Form) init(ctx context.Context, o Options) error {
 	args := []string{"init", "--dir", f.Made, "--form", "hosts", "--data-dir", f.Data}
 	for _, name := range append(Services(), "nats") {
-		port, err := loopback.Port()
+		port, err := freePort()
 		if err != nil {
 			return err
 		}
@@ -230,7 +231,7 @@ func (f *Form) Replica(ctx context.Context, name string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := loopback.Port()
+	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +244,7 @@ func (f *Form) Replica(ctx context.Context, name string) (*Process, error) {
 }
 
 func (f *Form) process(bin, name string) (*Process, error) {
-	port, err := loopback.Port()
+	port, err := freePort()
 	if err != nil {
 		return nil, err
 	}
@@ -356,6 +357,37 @@ func (p *Process) ready(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// first waits for the first start. A port that was free when it was drawn may have become the near end of somebody's connection for a moment: then the
+// program is started again.
+func (p *Process) first(ctx context.Context) error {
+	for tries := 0; ; tries++ {
+		err := p.ready(ctx)
+		if tries == 10 || !errors.Is(err, ErrDied) || !strings.Contains(p.Log(), "address already in use") {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(200 * time.Millisecond):
+		}
+		if err := p.launch(); err != nil {
+			return err
+		}
+	}
+}
+
+// freePort draws a port below those that the system gives to connections, so that none takes it before the program that it is for.
+func freePort() (int, error) {
+	for range 200 {
+		port := 15000 + rand.IntN(17000)
+		l, err := loopback.Listen(fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, errors.New("no free port was found")
 }
 
 // Healthcheck runs the program's own health check, as a container's does.

@@ -88,8 +88,8 @@ func (r *rule) used(ctx context.Context, t *testing.T) {
 	}
 }
 
-// longest is a little more than the longest wait between two repeats of a wired platform.
-const longest = 1300 * time.Millisecond
+// longest is a little more than the longest wait between two repeats of a hasty platform.
+const longest = 3300 * time.Millisecond
 
 // quiet waits until nothing was told again for as long as the longest wait between two repeats: nobody waits for an answer any more.
 func (w *wire) quiet(ctx context.Context, t *testing.T) {
@@ -250,7 +250,6 @@ func wired(t *testing.T, o ca.Options, change func(*certwright.Config)) (*stage.
 	w := newWire()
 	s, issuer := start(t, stage.Options{CA: o, Change: func(cfg *certwright.Config) {
 		hasty(cfg)
-		cfg.Timing.FirstRepeat, cfg.Timing.MaxRepeat = 700*time.Millisecond, time.Second
 		w.change(cfg)
 		if change != nil {
 			change(cfg)

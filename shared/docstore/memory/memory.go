@@ -175,9 +175,7 @@ func (s *Store) Update(ctx context.Context, collection string, guard int64, raw 
 	if r.doc.Revision != guard {
 		return plan.Moved(collection, doc.ID, guard)
 	}
-	if doc, err = plan.Merge(r.doc, doc); err != nil {
-		return err
-	}
+	doc = plan.Merge(r.doc, doc)
 	if err := c.check(doc); err != nil {
 		return err
 	}

@@ -273,10 +273,7 @@ func (s *Store) Update(ctx context.Context, collection string, guard int64, raw 
 		if err != nil {
 			return err
 		}
-		merged, err := plan.Merge(old, doc)
-		if err != nil {
-			return err
-		}
+		merged := plan.Merge(old, doc)
 		if err := c.schema.CheckUnique(merged); err != nil {
 			return err
 		}

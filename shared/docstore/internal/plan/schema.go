@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
@@ -98,19 +99,42 @@ type Doc struct {
 	ID        string
 	Revision  int64
 	ChangedAt time.Time
-	fields    map[string]bson.RawValue
+	fields    []field
+}
+
+// field is one top-level element; both point into the document.
+type field struct {
+	key     []byte
+	element bsoncore.Element
+}
+
+// elements takes BSON apart at its top level. It is called several times for each write, so it makes one slice and nothing else.
+func elements(raw docstore.Raw) ([]field, error) {
+	length, rest, ok := bsoncore.ReadLength(raw)
+	if !ok || int(length) > len(raw) {
+		return nil, bsoncore.NewInsufficientBytesError(raw, rest)
+	}
+	all := make([]field, 0, 48)
+	for rest = raw[4:length]; len(rest) > 1; {
+		var e bsoncore.Element
+		if e, rest, ok = bsoncore.ReadElement(rest); !ok {
+			return nil, bsoncore.NewInsufficientBytesError(raw, rest)
+		}
+		if err := e.Validate(); err != nil {
+			return nil, err
+		}
+		all = append(all, field{key: e.KeyBytes(), element: e})
+	}
+	return all, nil
 }
 
 // Parse takes a document apart and checks what every document must have. Errors are Invalid with Reason BAD_DOCUMENT.
 func Parse(raw docstore.Raw) (*Doc, error) {
-	elements, err := bson.Raw(raw).Elements()
+	fields, err := elements(raw)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "BAD_DOCUMENT", "the document is not BSON: %w", err)
 	}
-	d := &Doc{Raw: raw, fields: make(map[string]bson.RawValue, len(elements))}
-	for _, e := range elements {
-		d.fields[e.Key()] = e.Value()
-	}
+	d := &Doc{Raw: raw, fields: fields}
 	var ok [3]bool
 	d.ID, ok[0] = d.Value(ID).(string)
 	d.Revision, ok[1] = d.Value("revision").(int64)
@@ -123,16 +147,26 @@ func Parse(raw docstore.Raw) (*Doc, error) {
 
 // Value returns a top-level field as docstore.Field does, or nil.
 func (d *Doc) Value(name string) any {
-	v, ok := d.fields[name]
+	e, ok := d.find(name)
 	if !ok {
 		return nil
 	}
-	return docstore.FieldValue(v)
+	return docstore.FieldValue(bson.RawElement(e).Value())
+}
+
+// find looks from the end: of a field that is there twice the last one counts.
+func (d *Doc) find(name string) (bsoncore.Element, bool) {
+	for i := len(d.fields) - 1; i >= 0; i-- {
+		if string(d.fields[i].key) == name {
+			return d.fields[i].element, true
+		}
+	}
+	return nil, false
 }
 
 // Has tells whether the document has the field, be it null.
 func (d *Doc) Has(name string) bool {
-	_, ok := d.fields[name]
+	_, ok := d.find(name)
 	return ok
 }
 
@@ -179,33 +213,24 @@ func (s *Schema) checkUnique(d *Doc, whole bool) error {
 }
 
 // Merge returns the new document with those top-level fields of the old one that the new one does not have.
-func Merge(old, updated *Doc) (*Doc, error) {
-	elements, err := bson.Raw(old.Raw).Elements()
-	if err != nil {
-		return nil, errs.New(errs.Internal, "CORRUPT_DOCUMENT", "document %q: %w", old.ID, err)
-	}
-	var unknown []bson.RawElement
-	for _, e := range elements {
-		if !updated.Has(e.Key()) {
-			unknown = append(unknown, e)
+func Merge(old, updated *Doc) *Doc {
+	var unknown []field
+	for _, f := range old.fields {
+		if !updated.Has(string(f.key)) {
+			unknown = append(unknown, f)
 		}
 	}
 	if len(unknown) == 0 {
-		return updated, nil
+		return updated
 	}
-	merged := &Doc{ID: updated.ID, Revision: updated.Revision, ChangedAt: updated.ChangedAt}
-	merged.fields = make(map[string]bson.RawValue, len(updated.fields)+len(unknown))
-	for k, v := range updated.fields {
-		merged.fields[k] = v
-	}
+	merged := &Doc{ID: updated.ID, Revision: updated.Revision, ChangedAt: updated.ChangedAt, fields: append(slices.Clone(updated.fields), unknown...)}
 	body := slices.Clone(updated.Raw[:len(updated.Raw)-1]) // without the closing zero byte
-	for _, e := range unknown {
-		body = append(body, e...)
-		merged.fields[e.Key()] = e.Value()
+	for _, f := range unknown {
+		body = append(body, f.element...)
 	}
 	body = append(body, 0)
 	n := uint32(len(body)) //nolint:gosec // a document is far below 4 GiB
 	body[0], body[1], body[2], body[3] = byte(n), byte(n>>8), byte(n>>16), byte(n>>24)
 	merged.Raw = body
-	return merged, nil
+	return merged
 }
