@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ type wire struct {
 	deaf     []string  // types that are lost, again and again
 	again    time.Time // when a fact was last told again
 	repeats  []string
-	scatter  bool // every fact comes twice, each time after a moment of its own
+	scatter  atomic.Bool // every fact comes twice, each time after a moment of its own
 	under    sync.WaitGroup
 }
 
@@ -214,7 +215,7 @@ func (p *tap) Publish(ctx context.Context, entries ...docstore.Entry) error {
 		var err error
 		switch {
 		case r != nil && r.lose:
-		case p.wire.scatter:
+		case p.wire.scatter.Load():
 			p.twice(ctx, e)
 		default:
 			err = p.Publisher.Publish(ctx, e)
@@ -235,11 +236,12 @@ func (p *tap) Publish(ctx context.Context, entries ...docstore.Entry) error {
 // twice publishes a fact and its double, each when it comes.
 func (p *tap) twice(ctx context.Context, e docstore.Entry) {
 	ctx = context.WithoutCancel(ctx)
-	for _, suffix := range []string{"", "~double"} {
-		e.MsgID += suffix
+	double := e
+	double.MsgID += "~double"
+	for _, copied := range []docstore.Entry{e, double} {
 		p.wire.under.Go(func() {
 			time.Sleep(rand.N(250 * time.Millisecond))
-			_ = p.Publisher.Publish(ctx, e) // after the end of the platform
+			_ = p.Publisher.Publish(ctx, copied) // fails after the end of the platform
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -243,6 +244,10 @@ func (c *crashStage) record() (setup, work []string) {
 	}
 	setup = slices.DeleteFunc(setup, func(p string) bool { return slices.Contains(work, p) && !once(p) })
 	work = slices.DeleteFunc(work, once)
+	// Told only in trouble, which a busy machine may have met in this run and not in the next.
+	work = slices.DeleteFunc(work, func(p string) bool {
+		return strings.Contains(p, "order.blocked") || strings.Contains(p, "order.unblocked") || strings.Contains(p, "_failed") || strings.Contains(p, ".failed")
+	})
 	return setup, work
 }
 
@@ -322,8 +327,8 @@ func TestAKillAtEveryPointLosesAndDoublesNothing(t *testing.T) {
 		require.Contains(t, points, wanted)
 	}
 	tried := points
-	if only := os.Getenv("CRASH_POINT"); only != "" { // to look at one
-		tried = slices.DeleteFunc(tried, func(p string) bool { return !strings.HasPrefix(p, only) })
+	if only := os.Getenv("CRASH_POINT"); only != "" { // to look at some
+		tried = slices.DeleteFunc(tried, func(p string) bool { return !regexp.MustCompile(only).MatchString(p) })
 		setup = nil
 	} else if !full() {
 		rand.Shuffle(len(tried), func(i, j int) { tried[i], tried[j] = tried[j], tried[i] })

@@ -2,6 +2,7 @@ package system_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -310,7 +311,7 @@ func TestEveryFactTwiceAndOutOfOrder(t *testing.T) {
 	s, issuer, w := wired(t, ca.Options{RenewalRetryAfter: time.Second}, nil)
 	t.Cleanup(w.under.Wait)
 	ctx := labtest.Deadline(t, 90*time.Second)
-	w.scatter = true
+	w.scatter.Store(true)
 	rounds := 1
 	if full() {
 		rounds = 20
@@ -495,7 +496,7 @@ func requestsForVersions(ctx context.Context, t *testing.T, s *stage.Stage) (n i
 		if strings.Contains(line, "RequestVersion") && strings.Contains(line, "_count{") {
 			var count int
 			_, err := fmt.Fscan(strings.NewReader(line[strings.LastIndexByte(line, ' ')+1:]), &count)
-			require.True(t, err == nil || err == io.EOF, line)
+			require.True(t, err == nil || errors.Is(err, io.EOF), line)
 			n += count
 		}
 	}

@@ -231,7 +231,7 @@ func told(spans []sdktrace.ReadOnlySpan) []byte {
 	var b bytes.Buffer
 	attributes := func(all []attribute.KeyValue) {
 		for _, a := range all {
-			fmt.Fprintf(&b, " %s=%s", a.Key, a.Value.Emit())
+			fmt.Fprintf(&b, " %s=%s", a.Key, a.Value.String())
 		}
 	}
 	for _, s := range spans {

@@ -179,7 +179,7 @@ func (o *Order) silentAt(now time.Time) time.Time {
 
 // PollAfter is how long to wait for the n-th poll without news when the CA does not say: soon at first, at last every minute.
 func PollAfter(n int) time.Duration {
-	waits := []time.Duration{20, 40, 80, 150, 300, 600, 1000, 2000, 3000, 5000, 10_000, 20_000, 30_000, 60_000}
+	waits := []time.Duration{10, 20, 40, 80, 150, 300, 600, 1000, 2000, 3000, 5000, 10_000, 20_000, 30_000, 60_000}
 	return waits[min(n, len(waits)-1)] * time.Millisecond
 }
 

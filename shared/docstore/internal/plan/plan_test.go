@@ -110,6 +110,8 @@ func FuzzCursor(f *testing.F) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(doc(f, bson.D{{Key: "tags", Value: bson.A{"a", 1}}}).Raw))
 	f.Add([]byte{5, 0, 0, 0, 0})
+	f.Add([]byte{0, 0, 0, 0})
+	f.Add([]byte{6, 0, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		d, err := Parse(raw)
 		if err != nil {

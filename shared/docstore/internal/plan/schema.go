@@ -111,11 +111,11 @@ type field struct {
 // elements takes BSON apart at its top level. It is called several times for each write, so it makes one slice and nothing else.
 func elements(raw docstore.Raw) ([]field, error) {
 	length, rest, ok := bsoncore.ReadLength(raw)
-	if !ok || int(length) > len(raw) {
+	if !ok || int(length) != len(raw) || length < 5 || raw[length-1] != 0 {
 		return nil, bsoncore.NewInsufficientBytesError(raw, rest)
 	}
 	all := make([]field, 0, 48)
-	for rest = raw[4:length]; len(rest) > 1; {
+	for rest = raw[4 : length-1]; len(rest) > 0; {
 		var e bsoncore.Element
 		if e, rest, ok = bsoncore.ReadElement(rest); !ok {
 			return nil, bsoncore.NewInsufficientBytesError(raw, rest)
