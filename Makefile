@@ -44,7 +44,7 @@ up: dist ## Start NATS, MongoDB and every service as containers (compose.yaml)
 
 .PHONY: test
 test: ## Run the tests (RACE=1: with the race detector, in random order; PKG=./shared/bus/...; TEST_FLAGS=-v)
-	@CGO_ENABLED=$(if $(RACE),1,0) go test $(if $(RACE),-race -shuffle=on) $(TEST_FLAGS) $(PKG)
+	@CGO_ENABLED=$(if $(RACE),1,0) go test -timeout 25m $(if $(RACE),-race -shuffle=on) $(TEST_FLAGS) $(PKG)
 
 .PHONY: cover
 cover: ## Run the tests and say how much of the code they reach (coverage.out)

@@ -48,7 +48,7 @@ func Process(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(w, "  code and data in the binary, by module (sums of symbols):")
+	_, _ = fmt.Fprintln(w, "  code and constants in the binary, by module (sums of symbols):")
 	names := slices.SortedFunc(maps.Keys(sizes), func(a, b string) int { return int(sizes[b] - sizes[a]) })
 	for _, name := range names[:min(20, len(names))] {
 		_, _ = fmt.Fprintf(w, "    %-46s %s\n", name, mib(sizes[name]))
@@ -219,7 +219,7 @@ func weigh(ctx context.Context, binary string) (map[string]int64, error) {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() { // "  address  size  type  symbol"
 		fields := strings.Fields(lines.Text())
-		if len(fields) < 4 || !strings.ContainsAny(fields[2], "TtRrDd") { // what is not zeroed memory
+		if len(fields) < 4 || !strings.ContainsAny(fields[2], "TtRr") { // code and constants; data may be zeroed memory that the file does not have
 			continue
 		}
 		size, err := strconv.ParseInt(fields[1], 10, 64)
