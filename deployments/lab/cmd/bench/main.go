@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string) error {
 		}
 		plan.Concurrency = append(plan.Concurrency, n)
 	}
-	if wanted("process") {
+	if wanted("process") && *profiles == "" {
 		if err := bench.Process(ctx, os.Stdout); err != nil {
 			return err
 		}
