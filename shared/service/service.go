@@ -96,7 +96,7 @@ func (p *Platform) Serve(ctx context.Context) error {
 	if p.Ready != nil {
 		p.Ready(true)
 	}
-	p.Logger.InfoContext(ctx, "service started", "service", p.Name)
+	p.Logger.InfoContext(ctx, "service started")
 
 	var err error
 	select {
@@ -114,7 +114,7 @@ func (p *Platform) Serve(ctx context.Context) error {
 	for more := range failed {
 		err = errors.Join(err, more)
 	}
-	p.Logger.InfoContext(context.WithoutCancel(ctx), "service stopped", "service", p.Name)
+	p.Logger.InfoContext(context.WithoutCancel(ctx), "service stopped")
 	return err
 }
 

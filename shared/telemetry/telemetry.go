@@ -31,7 +31,7 @@ import (
 
 // Config says what to record and where it goes.
 type Config struct {
-	// Service is the resource attribute service.name and the log attribute "service".
+	// Service is the resource attribute service.name. Log lines get their "service" from package service, since one process may run several.
 	Service string
 	// Version is the resource attribute service.version; may be empty.
 	Version string
@@ -188,9 +188,5 @@ func newLogger(c Config) (*slog.Logger, error) {
 	default:
 		return nil, errs.New(errs.Invalid, "CONFIG_INVALID", "log format: %q given, allowed: json, text", c.LogFormat)
 	}
-	log := slog.New(NewHandler(h, clk))
-	if c.Service != "" {
-		log = log.With("service", c.Service)
-	}
-	return log, nil
+	return slog.New(NewHandler(h, clk)), nil
 }

@@ -52,7 +52,7 @@ func TestALogLineCarriesTraceContextAndTheClocksTime(t *testing.T) {
 	var line map[string]any
 	require.NoError(t, json.Unmarshal(out.Bytes(), &line), "one line, in JSON")
 	require.Equal(t, map[string]any{
-		"time": "2026-03-04T05:06:07.008Z", "level": "INFO", "msg": "moved", "service": "orders", "a": 1.0, "b": 2.0,
+		"time": "2026-03-04T05:06:07.008Z", "level": "INFO", "msg": "moved", "a": 1.0, "b": 2.0,
 		"trace_id": span.SpanContext().TraceID().String(), "span_id": span.SpanContext().SpanID().String(), "event_id": "e2", "order_id": "o1",
 	}, line)
 }
