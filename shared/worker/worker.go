@@ -150,7 +150,12 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		wake, stop := w.cfg.Clock.After(w.wait(sweepAt))
+		next := w.next(sweepAt)
+		wake, stop := w.cfg.Clock.After(max(next.Sub(w.cfg.Clock.Now()), time.Millisecond))
+		if !w.cfg.Clock.Now().Before(next) { // a clock that was moved meanwhile does not wake who comes too late
+			stop()
+			continue
+		}
 		select {
 		case <-ctx.Done():
 		case <-wake:
@@ -254,13 +259,14 @@ func (w *Worker[T]) done(id string) {
 	}
 }
 
-func (w *Worker[T]) wait(sweep time.Time) time.Duration {
+// next is when to look again: at the sweep, or when the first timer goes off.
+func (w *Worker[T]) next(sweep time.Time) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.timers) > 0 && w.timers[0].at.Before(sweep) {
-		sweep = w.timers[0].at
+		return w.timers[0].at
 	}
-	return max(sweep.Sub(w.cfg.Clock.Now()), time.Millisecond)
+	return sweep
 }
 
 // sweep queues what is due and free, and reports whether there may be more.
