@@ -60,6 +60,9 @@ func TestACertificatesLifeOverMongoDBsWire(t *testing.T) {
 func TestManyProcessesOverMongoDBsWire(t *testing.T) {
 	bin := os.Getenv("MANY_BIN")
 	if bin == "" {
+		if os.Getenv("REQUIRE_ALL") == "1" {
+			t.Fatal("MANY_BIN does not name a directory with the programs (make dist)")
+		}
 		t.Skip("MANY_BIN does not name a directory with the programs (make dist)")
 	}
 	uri := serve(t)
