@@ -30,6 +30,7 @@ const maxConflicts = 50
 type Collection[T any] struct {
 	out  *Outbox
 	name string
+	take Take[T] // of its worker; guarded by out.watching
 }
 
 // Open declares the collection and returns it. It waits for nothing but the store.
@@ -204,6 +205,10 @@ func (c *Collection[T]) write(
 			next.DueAt = k.NextAt
 		}
 	}
+	var taken *docstore.Doc[T]
+	if stored := c.offer(&next, now); stored != nil {
+		defer func() { stored(taken) }()
+	}
 	raw, err := docstore.Encode(&next)
 	if err != nil {
 		return err
@@ -220,6 +225,9 @@ func (c *Collection[T]) write(
 		call.written.Store(true)
 	}
 	*doc = next
+	if own, err := docstore.Decode[T](raw); err == nil { // a copy, since the caller goes on with doc
+		taken = &own
+	}
 	at := next.DueAt
 	if next.LeaseUntil.After(now) && next.LeaseUntil.After(at) {
 		at = next.LeaseUntil // who holds the lease looks at it anyway
@@ -359,11 +367,35 @@ func (c *Collection[T]) told(ctx context.Context, m docstore.Meta, again int) {
 	}
 }
 
-// Watch registers the worker of this collection: f is told of every document that a write made due, and when. A later one replaces it.
-func (c *Collection[T]) Watch(f func(id string, at time.Time)) {
+// Take is asked before a write that makes a document due at once while nobody holds it: the worker of this process may take it with that write, which
+// saves the claim. A nil function means no. Otherwise the write gives the lease to token, and stored is called once: with the document, or with
+// nil when it was not (or not certainly) written.
+type Take[T any] func(id string) (token string, lease time.Duration, stored func(*docstore.Doc[T]))
+
+// Watch registers the worker of this collection: due is told of every document that a write made due, and when; take may be nil. A later worker
+// replaces it.
+func (c *Collection[T]) Watch(due func(id string, at time.Time), take Take[T]) {
 	c.out.watching.Lock()
 	defer c.out.watching.Unlock()
-	c.out.watch[c.name] = f
+	c.out.watch[c.name], c.take = due, take
+}
+
+// offer offers the document that is about to be written to the worker.
+func (c *Collection[T]) offer(next *docstore.Doc[T], now time.Time) (stored func(*docstore.Doc[T])) {
+	if next.WorkAt.After(now) || next.LeaseUntil.After(now) {
+		return nil
+	}
+	c.out.watching.RLock()
+	take := c.take
+	c.out.watching.RUnlock()
+	if take == nil {
+		return nil
+	}
+	token, lease, stored := take(next.ID)
+	if stored != nil {
+		next.LeaseToken, next.LeaseUntil = token, now.Add(lease)
+	}
+	return stored
 }
 
 func (o *Outbox) notify(collection, id string, at time.Time, awaits bool) {

@@ -111,7 +111,7 @@ func newBench(t *testing.T, change ...func(*bench, *outbox.Config)) *bench {
 	var err error
 	b.coll, err = outbox.Open[thing](t.Context(), b.out, docstore.Spec{Name: "things"})
 	require.NoError(t, err)
-	b.coll.Watch(func(string, time.Time) {})
+	b.coll.Watch(func(string, time.Time) {}, nil)
 	return b
 }
 
@@ -581,7 +581,7 @@ func TestAnOldDocumentCannotBeClaimed(t *testing.T) {
 func TestTheWorkerIsToldWhenADocumentIsDueForIt(t *testing.T) {
 	b := newBench(t)
 	var told []time.Time
-	b.coll.Watch(func(_ string, at time.Time) { told = append(told, at) })
+	b.coll.Watch(func(_ string, at time.Time) { told = append(told, at) }, nil)
 	doc := docstore.Doc[thing]{Meta: docstore.Meta{ID: "a", Team: "default"}}
 	require.NoError(t, b.coll.Insert(t.Context(), &doc))
 	require.Empty(t, told, "never due")

@@ -2,7 +2,8 @@
 // DNS server, a host or a sibling service because of a fact: claim the document, make one outside call, write what came of it.
 //
 // A document is due when its DueAt has passed. Who writes it pokes the worker of its own process; a sweep finds the rest, such as what a
-// crashed replica left. Replicas share the work without a leader: a claim is a write under the revision guard, with a lease.
+// crashed replica left. Replicas share the work without a leader: a claim is a write under the revision guard, with a lease. The process whose write
+// makes a document due claims it with that write if its worker has a place free.
 package worker
 
 import (
@@ -83,7 +84,10 @@ type Worker[T any] struct {
 	// progress: a claim was written since the last sweep. Without, what fills a sweep's page cannot be claimed, and sweeping on would only burn time.
 	progress atomic.Bool
 
-	mu      sync.Mutex // guards what follows
+	slots chan struct{} // one for each document that is being stepped
+
+	mu      sync.Mutex                             // guards what follows
+	hand    func(id string) func(*docstore.Doc[T]) // takes a document into a slot; nil while the worker does not run
 	timers  timerHeap
 	timerOf map[string]time.Time // the timer of a document; others in the heap are void
 	known   map[string]state     // documents queued or in hand
@@ -117,12 +121,14 @@ func New[T any](cfg Config[T]) *Worker[T] {
 	if cfg.Tracer == nil {
 		cfg.Tracer = noop.NewTracerProvider().Tracer("worker")
 	}
-	w := &Worker[T]{cfg: cfg, timerOf: map[string]time.Time{}, known: map[string]state{}, changed: make(chan struct{}, 1)}
+	w := &Worker[T]{
+		cfg: cfg, slots: make(chan struct{}, cfg.Concurrency), timerOf: map[string]time.Time{}, known: map[string]state{}, changed: make(chan struct{}, 1),
+	}
 	if cfg.Meter != nil {
 		w.steps, _ = cfg.Meter.Int64Counter("certwright_worker_steps_total",
 			metric.WithDescription("Steps of workers by outcome"))
 	}
-	cfg.Coll.Watch(w.at)
+	cfg.Coll.Watch(w.at, w.adopt)
 	return w
 }
 
@@ -130,7 +136,20 @@ func New[T any](cfg Config[T]) *Worker[T] {
 func (w *Worker[T]) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	slots := make(chan struct{}, w.cfg.Concurrency)
+	w.hands(func(docID string) func(*docstore.Doc[T]) {
+		wg.Add(1)
+		return func(doc *docstore.Doc[T]) {
+			go func() {
+				defer wg.Done()
+				if doc != nil {
+					w.chain(ctx, *doc)
+				}
+				w.done(docID)
+				<-w.slots
+			}()
+		}
+	})
+	defer w.hands(nil)
 	sweepAt, full := w.cfg.Clock.Now(), false
 	for ctx.Err() == nil {
 		now := w.cfg.Clock.Now()
@@ -140,11 +159,13 @@ func (w *Worker[T]) Run(ctx context.Context) error {
 		}
 		if doc, ok := w.take(now); ok {
 			select {
-			case slots <- struct{}{}:
+			case w.slots <- struct{}{}:
 				wg.Go(func() {
-					w.run(ctx, doc)
+					if claimed, ok := w.claim(ctx, doc, w.token()); ok {
+						w.chain(ctx, claimed)
+					}
 					w.done(doc)
-					<-slots
+					<-w.slots
 				})
 			case <-ctx.Done():
 			}
@@ -295,11 +316,35 @@ func (w *Worker[T]) sweep(ctx context.Context, now time.Time) (more bool) {
 	return len(found) == sweepLimit && added > 0
 }
 
-// run claims the document and steps it for as long as something is due.
-func (w *Worker[T]) run(ctx context.Context, docID string) {
-	doc, ok := w.claim(ctx, docID, id.New("lse", w.cfg.Clock.Now()))
-	for chain := 1; ok; chain++ {
-		doc, ok = w.step(ctx, doc, chain)
+// hands sets or ends the taking of documents by the writes that make them due.
+func (w *Worker[T]) hands(f func(id string) func(*docstore.Doc[T])) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hand = f
+}
+
+// adopt takes a document that is about to be written, if a slot is free and nobody looks after it yet.
+func (w *Worker[T]) adopt(docID string) (token string, lease time.Duration, stored func(*docstore.Doc[T])) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, known := w.known[docID]; known || w.hand == nil {
+		return "", 0, nil
+	}
+	select {
+	case w.slots <- struct{}{}:
+	default:
+		return "", 0, nil
+	}
+	w.known[docID] = inHand
+	return w.token(), w.cfg.Lease, w.hand(docID)
+}
+
+func (w *Worker[T]) token() string { return id.New("lse", w.cfg.Clock.Now()) }
+
+// chain steps a claimed document for as long as something is due.
+func (w *Worker[T]) chain(ctx context.Context, doc docstore.Doc[T]) {
+	for n, ok := 1, true; ok; n++ {
+		doc, ok = w.step(ctx, doc, n)
 	}
 }
 

@@ -15,13 +15,13 @@ import (
 // its commit why the certificate is worth it; one that lowers a count lowers the bound.
 var (
 	boundWrites = map[string]float64{
-		"inventory/certificates": 6, "inventory/versions": 1, "orders/orders": 9, "keys/keys": 2, "challenges/challenges": 4,
-		"renewals/plans": 4, "identity/audit": 2,
+		"inventory/certificates": 6, "inventory/versions": 1, "orders/orders": 7, "keys/keys": 2, "challenges/challenges": 3,
+		"renewals/plans": 3, "identity/audit": 2,
 	}
 	boundMessages = map[string]float64{
 		"certificate.requested": 1, "certificate.version_added": 1, "certificate.issued": 1, "certificate.intent_closed": 1,
 		"order.accepted": 1, "order.authorization_required": 1, "order.authorization_closed": 1, "order.issued": 1,
-		"challenge.presented": 1, "key.created": 1, "key.activated": 1, "renewal.planned": 4,
+		"challenge.presented": 1, "key.created": 1, "key.activated": 1, "renewal.planned": 3,
 	}
 	boundCalls = map[string]float64{
 		"/certwright.inventory.v1.InventoryService/CreateCertificate": 1, "/certwright.orders.v1.OrdersService/GetIssuer": 1,
@@ -35,8 +35,8 @@ var (
 )
 
 const (
-	boundHandled = 18 // deliveries to all consumers
-	boundSyncs   = 31 // one for each write that nobody else wanted at that moment, and the clearing of outboxes
+	boundHandled = 16 // deliveries to all consumers
+	boundSyncs   = 27 // one for each write that nobody else wanted at that moment, and the clearing of outboxes
 )
 
 // slack is for what happens now and then beside certificates, such as the clearing of outboxes.
