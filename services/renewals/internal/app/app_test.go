@@ -206,10 +206,6 @@ func requested(n int64, cause string, replaces *typesv1.VersionFacts) *certev.Re
 	return &certev.Requested{CertificateId: "crt_1", IntentNumber: n, OrderId: fmt.Sprintf("ord_%d", n), Cause: cause, Owner: "ops@a.example", Replaces: replaces}
 }
 
-func added(n int64, from time.Time) *certev.VersionAdded {
-	return &certev.VersionAdded{CertificateId: "crt_1", Version: version(n, from, 90*day), State: "current", Owner: "ops@a.example", IntentNumber: n}
-}
-
 func closed(n int64, outcome string, current *typesv1.VersionFacts) *certev.IntentClosed {
 	m := &certev.IntentClosed{CertificateId: "crt_1", IntentNumber: n, OrderId: fmt.Sprintf("ord_%d", n), Outcome: outcome, Current: current, Owner: "ops@a.example"}
 	if outcome != "issued" {
@@ -221,7 +217,7 @@ func closed(n int64, outcome string, current *typesv1.VersionFacts) *certev.Inte
 // issue brings the plan to its first version.
 func (f *fixture) issue() {
 	f.t.Helper()
-	f.tell(requested(1, "created", nil), added(1, start), closed(1, "issued", version(1, start, 90*day)))
+	f.tell(requested(1, "created", nil), closed(1, "issued", version(1, start, 90*day)))
 	f.work()
 	f.told()
 }
@@ -243,7 +239,7 @@ func TestFromCreationToRenewal(t *testing.T) {
 	require.Zero(t, planned.GetIntentNumber(), "the first intent has not ended")
 	require.Equal(t, "web", f.plan().Team)
 
-	f.tell(added(1, start), closed(1, "issued", version(1, start, 90*day)))
+	f.tell(closed(1, "issued", version(1, start, 90*day)))
 	f.last(&planned)
 	require.Equal(t, "life", planned.GetBasis())
 	require.EqualValues(t, 1, planned.GetIntentNumber())
@@ -281,7 +277,7 @@ func TestFromCreationToRenewal(t *testing.T) {
 
 	f.tell(requested(2, "ari", version(1, start, 90*day)))
 	require.Equal(t, []string{renewaleventsv1.TypePlanned}, f.told(), "known already: the present answer again")
-	f.tell(added(2, f.clk.Now()), closed(2, "issued", version(2, f.clk.Now(), 90*day)))
+	f.tell(closed(2, "issued", version(2, f.clk.Now(), 90*day)))
 	require.Equal(t, "ver_2", f.plan().Body.Version.ID)
 	require.Equal(t, domain.Waiting, f.plan().Body.State)
 	require.Zero(t, f.plan().Body.WantedAt)
@@ -291,9 +287,9 @@ func TestEveryFactToldTwiceAndOutOfOrderChangesNothing(t *testing.T) {
 	f := setup(t)
 	now := start.Add(61 * day)
 	facts := []bus.Event{
-		f.event(requested(1, "created", nil)), f.event(added(1, start)), f.event(closed(1, "issued", version(1, start, 90*day))),
+		f.event(requested(1, "created", nil)), f.event(closed(1, "issued", version(1, start, 90*day))),
 		f.event(requested(2, "manual", version(1, start, 90*day))), f.event(closed(2, "failed", version(1, start, 90*day))),
-		f.event(requested(3, "manual", version(1, start, 90*day))), f.event(added(3, now)), f.event(closed(3, "issued", version(3, now, 90*day))),
+		f.event(requested(3, "manual", version(1, start, 90*day))), f.event(closed(3, "issued", version(3, now, 90*day))),
 		f.event(closed(4, "rejected", version(3, now, 90*day))),
 	}
 	f.clk.Advance(61 * day)
@@ -314,7 +310,7 @@ func TestEveryFactToldTwiceAndOutOfOrderChangesNothing(t *testing.T) {
 	// In any order the end is the same, but for the moments of hearing.
 	other := setup(t)
 	other.clk.Advance(61 * day)
-	for _, i := range []int{8, 5, 0, 7, 2, 6, 1, 4, 3} {
+	for _, i := range []int{6, 3, 0, 5, 1, 4, 2} {
 		require.NoError(t, other.handle(t.Context(), facts[i]))
 	}
 	got := other.plan()
@@ -453,7 +449,7 @@ func TestADeletedCertificateIsDropped(t *testing.T) {
 	require.True(t, f.plan().Tombstone)
 	require.Equal(t, clock.Never, f.plan().DueAt)
 	before := f.plan()
-	f.tell(closed(2, "cancelled", nil), requested(3, "manual", nil), added(3, start), &certev.VersionRevoked{CertificateId: "crt_1", Current: true}, &certev.Deleted{CertificateId: "crt_1"})
+	f.tell(closed(2, "cancelled", nil), requested(3, "manual", nil), closed(3, "issued", version(3, start, 90*day)), &certev.VersionRevoked{CertificateId: "crt_1", Current: true}, &certev.Deleted{CertificateId: "crt_1"})
 	require.Equal(t, before, f.plan(), "nothing revives it")
 	require.Empty(t, f.told())
 
@@ -530,7 +526,7 @@ func TestHealing(t *testing.T) {
 	heal(change(11, &inventoryv1.Certificate{CurrentVersion: revoked, Intent: &inventoryv1.Intent{Number: 4, Outcome: "failed"}}))
 	require.False(t, f.plan().Body.Version.RevokedAt.IsZero())
 	f.n = 20
-	f.tell(added(21, f.clk.Now()))
+	f.tell(closed(21, "issued", version(21, f.clk.Now(), 90*day)))
 	heal(change(12, &inventoryv1.Certificate{CurrentVersion: current(3), Intent: &inventoryv1.Intent{Number: 4, Outcome: "failed"}}))
 	require.Equal(t, "ver_21", f.plan().Body.Version.ID, "an old answer takes nothing back")
 	gone := change(30, &inventoryv1.Certificate{})
@@ -616,7 +612,7 @@ func TestTheRealWorkerStepsPlans(t *testing.T) {
 	})
 	go func() { done <- w.Run(ctx) }()
 	defer func() { cancel(); require.NoError(t, <-done) }()
-	f.tell(requested(1, "created", nil), added(1, start))
+	f.tell(requested(1, "created", nil), closed(1, "issued", version(1, start, 90*day)))
 	testkit.Eventually(t, func() bool { return f.plan().Body.ARI.Read }, "ARI is read at once")
 	f.clk.Advance(61 * day)
 	testkit.Eventually(t, func() bool { f.clk.Advance(time.Second); return f.plan().Body.State == domain.Ordered }, "the inventory is asked")

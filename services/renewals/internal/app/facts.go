@@ -47,20 +47,7 @@ func (a *App) Requested(ctx context.Context, h Heard, r *certev.Requested) error
 	})
 }
 
-// VersionAdded takes a new current version, and with it the end of the intent that it came from.
-func (a *App) VersionAdded(ctx context.Context, h Heard, v *certev.VersionAdded) error {
-	if v.GetState() != "current" {
-		return nil
-	}
-	return a.hear(ctx, h, v.GetCertificateId(), v.GetOwner(), false, func(p *domain.Plan, m domain.Moment) []domain.Fact {
-		if p.Take(version(v.GetVersion()), false, m) {
-			p.Closed(v.GetIntentNumber(), "issued", nil, false, "", m)
-		}
-		return nil
-	})
-}
-
-// IntentClosed takes an intent's outcome and is answered with the plan that follows from it.
+// IntentClosed takes an intent's outcome, with the version that it brought, and is answered with the plan that follows from it.
 func (a *App) IntentClosed(ctx context.Context, h Heard, c *certev.IntentClosed) error {
 	return a.hear(ctx, h, c.GetCertificateId(), c.GetOwner(), true, func(p *domain.Plan, m domain.Moment) []domain.Fact {
 		p.Take(version(c.GetCurrent()), false, m)

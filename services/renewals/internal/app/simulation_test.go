@@ -112,7 +112,6 @@ func (w *world) endIntent(c *simCert, n int64) {
 			VersionId: fmt.Sprintf("ver_%s_%d", c.id, n), Number: n, IssuerId: "iss_1", Names: []string{c.id + ".example"}, AriCertId: c.id,
 			NotBefore: timestamppb.New(now.Add(-c.life / 100)), NotAfter: timestamppb.New(now.Add(c.life - c.life/100)),
 		}
-		w.send(c, &certev.VersionAdded{CertificateId: c.id, Version: c.current, State: "current", IntentNumber: n, Owner: "o"}, c.rev)
 	}
 	closed.Current = c.current
 	c.waits, c.waitsFor, c.repeatIn = closed, n, time.Minute

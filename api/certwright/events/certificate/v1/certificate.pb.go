@@ -943,15 +943,15 @@ const file_certwright_events_certificate_v1_certificate_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x0e\n" +
 	"\x02by\x18\x04 \x01(\tR\x02by\x12'\n" +
 	"\x0fcertificate_der\x18\x05 \x01(\fR\x0ecertificateDer:9\x92\xb5\x185\n" +
-	" certificate.revocation_requested\x12\tinventory\x1a\x06orders\"\xc1\x02\n" +
+	" certificate.revocation_requested\x12\tinventory\x1a\x06orders\"\xb7\x02\n" +
 	"\fVersionAdded\x12%\n" +
 	"\x0ecertificate_id\x18\x01 \x01(\tR\rcertificateId\x12;\n" +
 	"\aversion\x18\x02 \x01(\v2!.certwright.types.v1.VersionFactsR\aversion\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12.\n" +
 	"\x13replaces_version_id\x18\x04 \x01(\tR\x11replacesVersionId\x12\x14\n" +
 	"\x05owner\x18\x05 \x01(\tR\x05owner\x12#\n" +
-	"\rintent_number\x18\x06 \x01(\x03R\fintentNumber:L\x92\xb5\x18H\n" +
-	"\x19certificate.version_added\x12\tinventory\x1a\x06orders\x1a\x04keys\x1a\brenewals\x1a\bdeployer\"\xa6\x01\n" +
+	"\rintent_number\x18\x06 \x01(\x03R\fintentNumber:B\x92\xb5\x18>\n" +
+	"\x19certificate.version_added\x12\tinventory\x1a\x06orders\x1a\x04keys\x1a\bdeployer\"\xa6\x01\n" +
 	"\x0eVersionRefused\x12%\n" +
 	"\x0ecertificate_id\x18\x01 \x01(\tR\rcertificateId\x12\x19\n" +
 	"\border_id\x18\x02 \x01(\tR\aorderId\x12\x16\n" +

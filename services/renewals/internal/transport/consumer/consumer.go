@@ -19,7 +19,6 @@ type handler func(ctx context.Context, e bus.Event) error
 func New(a *app.App) bus.Consumer {
 	routes := map[string]handler{
 		certev.TypeRequested:      on(a.Requested),
-		certev.TypeVersionAdded:   on(a.VersionAdded),
 		certev.TypeIntentClosed:   on(a.IntentClosed),
 		certev.TypeVersionRevoked: on(a.VersionRevoked),
 		certev.TypeDeleted:        on(a.Deleted),
