@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -238,6 +239,16 @@ func TestANameServerThatRefusesTheKey(t *testing.T) {
 	}
 }
 
+// mount mounts on dir until the test ends, or skips it where root may not mount.
+func mount(t *testing.T, dir string, args ...string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "mount", append(args, dir)...).CombinedOutput() //nolint:gosec // the test's own words
+	if err != nil {
+		t.Skipf("root writes everywhere, and a read-only file system cannot be mounted here: %s", out)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", dir).Run() }) //nolint:gosec,noctx // the test's context has ended
+}
+
 // What a user sees when a deployment cannot work, and that it works once the host is mended.
 func TestWhatAUserSeesWhenADeploymentFails(t *testing.T) {
 	t.Parallel()
@@ -309,12 +320,17 @@ func TestWhatAUserSeesWhenADeploymentFails(t *testing.T) {
 		{
 			name: "a directory without the right to write", dir: "readonly",
 			spoil: func(t *testing.T, dir string) {
-				if os.Getuid() == 0 {
-					t.Skip("root may write everywhere")
-				}
 				require.NoError(t, os.Mkdir(dir, 0o500)) //nolint:gosec // on purpose
+				if os.Getuid() == 0 {
+					mount(t, dir, "-t", "tmpfs", "-o", "ro", "tmpfs") // modes do not stop root
+				}
 			},
-			mend:  func(t *testing.T, dir string) { require.NoError(t, os.Chmod(dir, 0o700)) }, //nolint:gosec // a directory
+			mend: func(t *testing.T, dir string) {
+				if os.Getuid() == 0 {
+					mount(t, dir, "-o", "remount,rw")
+				}
+				require.NoError(t, os.Chmod(dir, 0o700)) //nolint:gosec // a directory
+			},
 			state: []string{"failed"}, reason: "DEPLOY_DIR_NOT_WRITABLE", says: []string{"readonly", "cannot be written"},
 		},
 		{
