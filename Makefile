@@ -29,7 +29,7 @@ help: ## List what there is to do
 ##### Use it
 
 .PHONY: demo
-demo: ## Show the main job on embedded parts, then keep the console up (DEMO_ARGS=--exit: stop at the end)
+demo: ## Show the main job on embedded parts, then keep the platform up (DEMO_ARGS=--exit: stop at the end)
 	@go run ./deployments/lab/cmd/demo $(DEMO_ARGS)
 
 .PHONY: run
@@ -71,7 +71,7 @@ build: ## Compile everything
 
 .PHONY: dist
 dist: ## Build static binaries of every program into dist/<os>_<arch> (GOOS=, GOARCH=)
-	@mkdir -p $(DIST)
+	@mkdir -p $(DIST)/state # an empty one, for images
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(DIST)/ $(addprefix ./,$(COMMANDS))
 	@ls -l $(DIST)
 

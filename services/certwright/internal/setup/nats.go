@@ -66,7 +66,6 @@ func user(w *writer, name string) error {
 	if seed == nil && public != nil {
 		return errs.New(errs.Precondition, "INIT_KEY_MISMATCH", "%s is there without %s; put the seed back, or remove both files to make a new user", publicFile, seedFile)
 	}
-	var pair nkeys.KeyPair
 	if err := w.keep(seedFile, func() ([]byte, error) {
 		made, err := nkeys.CreateUser()
 		if err != nil {
@@ -77,7 +76,8 @@ func user(w *writer, name string) error {
 	}); err != nil {
 		return err
 	}
-	if pair, err = nkeys.FromSeed(bytes.TrimSpace(seed)); err != nil {
+	pair, err := nkeys.FromSeed(bytes.TrimSpace(seed))
+	if err != nil {
 		return errs.New(errs.Precondition, "INIT_FILES_UNUSABLE", "%s holds no nkey seed: %w", seedFile, err)
 	}
 	id, err := pair.PublicKey()

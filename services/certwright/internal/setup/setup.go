@@ -166,7 +166,7 @@ func Run(o Options) (*Result, error) {
 		return nil, err
 	}
 	w := &writer{dir: p.Dir, uid: p.uid, gid: p.gid}
-	if err := w.directory(".", false); err != nil {
+	if err := w.top(); err != nil {
 		return nil, err
 	}
 	ca, err := openCA(w, p.Now)

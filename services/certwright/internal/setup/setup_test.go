@@ -86,6 +86,20 @@ func TestEverythingIsMadeOnceAndForItsOwnerAlone(t *testing.T) {
 	require.Empty(t, cmp.Diff(before, content(t, o.Dir)))
 }
 
+func TestTheServicesMayEnterWhatRootMadeForThem(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root makes files for others")
+	}
+	o := Options{Dir: filepath.Join(t.TempDir(), "made"), Form: FormHosts, Now: time.Now(), Owner: "12345:12345"}
+	_, err := Run(o)
+	require.NoError(t, err)
+	for path, mode := range map[string]fs.FileMode{".": 0o711, caDir: 0o700, "orders": 0o700} {
+		fi, err := os.Stat(filepath.Join(o.Dir, path))
+		require.NoError(t, err)
+		require.Equal(t, mode, fi.Mode().Perm(), path)
+	}
+}
+
 func TestARunLaterAddsWhatIsMissing(t *testing.T) {
 	o := options(t, func(o *Options) { o.Services = []string{"orders"} })
 	_, err := Run(o)

@@ -21,6 +21,16 @@ func (w *writer) warn(format string, args ...any) {
 	w.Warnings = append(w.Warnings, fmt.Sprintf(format, args...))
 }
 
+// top makes the installation's directory. Where root makes it for another user, that user may pass through it, and read nothing in it.
+func (w *writer) top() error {
+	_, err := os.Stat(w.dir)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if err := w.directory(".", false); err != nil || !fresh || w.uid <= 0 || os.Geteuid() != 0 {
+		return err
+	}
+	return os.Chmod(w.dir, 0o711) //nolint:gosec // to be passed through
+}
+
 // directory makes a directory; a party's own belongs to the owner.
 func (w *writer) directory(name string, owned bool) error {
 	path := filepath.Join(w.dir, name)
