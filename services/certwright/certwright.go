@@ -149,7 +149,7 @@ func Serve(ctx context.Context, cfg Config) (err error) {
 	pr := &service.Process{
 		Clock: cfg.Clock, Telemetry: cfg.Telemetry, NATS: conn, SyncInterval: natsd.SyncInterval, Network: service.NewInProcess(),
 		Verifier: authz.NewVerifier(audience, public), Signer: authz.NewSigner(private, audience), DataDir: cfg.DataDir, Timing: cfg.Timing,
-		OpenStore: cfg.decoratedStore, Ready: ready.set, Publisher: cfg.Publisher,
+		OpenStore: cfg.openStore, Ready: ready.set, Publisher: cfg.Publisher,
 	}
 	cfg.Gateway.Ready = ready.missing
 	cfg.Gateway.Metrics = cfg.Telemetry.MetricsHandler()
@@ -239,19 +239,16 @@ func names() []string {
 	return out
 }
 
-func (cfg *Config) decoratedStore(ctx context.Context, name string) (docstore.Store, error) {
-	s, err := cfg.openStore(ctx, name)
+func (cfg *Config) openStore(ctx context.Context, name string) (s docstore.Store, err error) {
+	if cfg.MongoURI.IsZero() {
+		s, err = sqlite.Open(ctx, sqlite.Options{Path: filepath.Join(cfg.DataDir, name, name+".db"), Clock: cfg.Clock})
+	} else {
+		s, err = mongo.Open(ctx, mongo.Options{URI: cfg.MongoURI.Reveal(), Database: "certwright_" + name, Clock: cfg.Clock})
+	}
 	if err != nil || cfg.Stores == nil {
 		return s, err
 	}
 	return cfg.Stores(name, s), nil
-}
-
-func (cfg *Config) openStore(ctx context.Context, name string) (docstore.Store, error) {
-	if !cfg.MongoURI.IsZero() {
-		return mongo.Open(ctx, mongo.Options{URI: cfg.MongoURI.Reveal(), Database: "certwright_" + name, Clock: cfg.Clock})
-	}
-	return sqlite.Open(ctx, sqlite.Options{Path: filepath.Join(cfg.DataDir, name, name+".db"), Clock: cfg.Clock})
 }
 
 // readiness collects which services are ready.

@@ -5,6 +5,9 @@ package challenges
 import (
 	"context"
 	"net"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
 
 	challengesv1 "github.com/certwright/certwright/api/certwright/challenges/v1"
 	"github.com/certwright/certwright/services/challenges/internal/adapters/dnspeer"
@@ -18,8 +21,6 @@ import (
 	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/service"
 	"github.com/certwright/certwright/shared/worker"
-
-	"go.opentelemetry.io/otel/metric"
 )
 
 // Run runs the service until ctx ends or a part of it fails.
@@ -51,7 +52,7 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 			return err
 		}
 		defer func() { _ = l.Close() }()
-		if cfg.SelfCheck == SelfCheckLoopback {
+		if cfg.SelfCheck == selfCheckLoopback {
 			eyes.Own = loopback(l.Addr())
 		}
 		p.Logger.InfoContext(ctx, "the http-01 responder listens", "address", l.Addr().String())
@@ -71,7 +72,7 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 		Step: a.Step, Concurrency: cfg.Workers,
 	})
 	p.Go("challenges", w.Run)
-	p.Go("janitor", a.Janitor)
+	p.Every("janitor", time.Hour, a.Tidy)
 	return p.Serve(ctx)
 }
 

@@ -23,15 +23,11 @@ type DNS struct {
 	Resolvers []string `yaml:"resolvers" validate:"dive,hostname_port" doc:"Resolvers to ask, as host:port; empty for those of the host. With split DNS name resolvers that see what the CA sees"`
 }
 
-// Self-checks.
-const (
-	SelfCheckNone     = "none"
-	SelfCheckLoopback = "loopback"
-)
+const selfCheckLoopback = "loopback"
 
 // Defaults returns the defaults.
 func Defaults() Config {
 	return Config{
-		HTTP01: HTTP01{HTTP01Addr: ":5002", SelfCheck: SelfCheckLoopback, CheckPort: 80}, VerifyWait: 10 * time.Second, Timeout: 5 * time.Second, Workers: 64,
+		HTTP01: HTTP01{HTTP01Addr: ":5002", SelfCheck: selfCheckLoopback, CheckPort: 80}, VerifyWait: 10 * time.Second, Timeout: 5 * time.Second, Workers: 64,
 	}
 }

@@ -1,6 +1,7 @@
 package deployer
 
 import (
+	"cmp"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -29,8 +30,8 @@ type Host struct {
 	CommandTimeout time.Duration       `yaml:"command_timeout" doc:"How long a command may take, default 30s."`
 }
 
-// DefaultCommandTimeout is how long a command may take where nothing else is configured.
-const DefaultCommandTimeout = 30 * time.Second
+// defaultCommandTimeout is how long a command may take where nothing else is configured.
+const defaultCommandTimeout = 30 * time.Second
 
 // Defaults is the configuration of an installation that configures nothing: no host allows anything.
 func Defaults() Config {
@@ -67,10 +68,7 @@ func (c Config) Validate() error {
 func (c Config) lease(usual time.Duration) time.Duration {
 	longest := c.ProbeTimeout
 	for _, h := range c.Hosts {
-		if h.CommandTimeout == 0 {
-			h.CommandTimeout = DefaultCommandTimeout
-		}
-		longest = max(longest, h.CommandTimeout)
+		longest = max(longest, cmp.Or(h.CommandTimeout, defaultCommandTimeout))
 	}
 	return max(usual, 2*(longest+5*time.Second))
 }
@@ -81,10 +79,8 @@ type hosts map[string]*filehost.Host
 func (c Config) hosts() hosts {
 	out := hosts{}
 	for name, h := range c.Hosts {
-		if h.CommandTimeout == 0 {
-			h.CommandTimeout = DefaultCommandTimeout
-		}
-		out[name] = filehost.New(name, filehost.Config{AllowedRoots: h.AllowedRoots, Commands: h.Commands, CommandTimeout: h.CommandTimeout})
+		h.CommandTimeout = cmp.Or(h.CommandTimeout, defaultCommandTimeout)
+		out[name] = filehost.New(name, filehost.Config(h))
 	}
 	return out
 }

@@ -21,10 +21,8 @@ import (
 	"github.com/certwright/certwright/shared/worker"
 )
 
-const (
-	forgetEvery = time.Hour
-	detachedFor = 30 * 24 * time.Hour
-)
+// detachedFor is how long the binding of a deleted certificate is remembered.
+const detachedFor = 30 * 24 * time.Hour
 
 // Run runs the service until ctx ends.
 func Run(ctx context.Context, p *service.Platform, cfg Config) error {
@@ -72,15 +70,6 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 		Name: "deployer.deployments", Coll: deployments, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.Step,
 		Lease: cfg.lease(usual), Concurrency: cfg.Concurrency,
 	}).Run)
-	p.Go("forget", func(ctx context.Context) error {
-		for {
-			if err := a.Forget(ctx); err != nil && ctx.Err() == nil {
-				p.Logger.WarnContext(ctx, "what is long gone is removed later", "error", err)
-			}
-			if p.Clock.Sleep(ctx, forgetEvery) != nil {
-				return nil //nolint:nilerr // the service stops
-			}
-		}
-	})
+	p.Every("forget", time.Hour, a.Forget)
 	return p.Serve(ctx)
 }

@@ -9,16 +9,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"log/slog"
 	"math/big"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	metricnoop "go.opentelemetry.io/otel/metric/noop"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	deployerv1 "github.com/certwright/certwright/api/certwright/deployer/v1"
 	certificateeventsv1 "github.com/certwright/certwright/api/certwright/events/certificate/v1"
@@ -28,13 +23,10 @@ import (
 	"github.com/certwright/certwright/services/deployer"
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/bus"
-	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/errs"
-	"github.com/certwright/certwright/shared/outbox"
-	"github.com/certwright/certwright/shared/rpc"
 	"github.com/certwright/certwright/shared/seal"
-	"github.com/certwright/certwright/shared/service"
 	"github.com/certwright/certwright/shared/testkit"
+	"github.com/certwright/certwright/shared/testkit/servicetest"
 )
 
 // siblings are inventory and keys as far as deployer asks them.
@@ -99,48 +91,15 @@ func TestTheServiceRunsOnARealBusAndStore(t *testing.T) {
 	}()
 	defer func() { _ = site.Close(); <-served }()
 
-	nats, logger := testkit.NATS(t), testkit.Logger(t)
-	b, err := bus.New(ctx, bus.Config{Conn: nats.Conn(), Source: "deployer", Logger: logger, SyncInterval: time.Second, HealthInterval: 100 * time.Millisecond})
-	require.NoError(t, err)
-	inProcess := rpc.NewInProcess()
-	dial := func(name string) *grpc.ClientConn {
-		c, err := inProcess.Conn(name, rpc.ClientOptions{Service: name})
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = c.Close() })
-		return c
-	}
-	sibServer := rpc.NewServer(rpc.ServerOptions{Logger: logger})
-	inventoryv1.RegisterInventoryServiceServer(sibServer, sib)
-	keysv1.RegisterKeysServiceServer(sibServer, sib)
-	sibDone := make(chan struct{})
-	sibListener := inProcess.Listen("siblings")
-	go func() { defer close(sibDone); _ = sibServer.Serve(sibListener) }()
-	defer func() { sibServer.Stop(); <-sibDone }()
-
-	store := testkit.Store(t)
-	asPerson := func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		return next(authz.NewContext(ctx, authz.Principal{Subject: "token:tok_1", Permissions: []string{"*"}}), req)
-	}
-	platform := &service.Platform{
-		Name: "deployer", Clock: clock.System(), Logger: logger, Tracer: tracenoop.NewTracerProvider().Tracer(""), Meter: metricnoop.NewMeterProvider().Meter(""),
-		Store: store, Bus: b, Outbox: outbox.New(outbox.Config{Store: store, Bus: b, Source: "deployer", Clock: clock.System(), Logger: logger}),
-		Server: rpc.NewServer(rpc.ServerOptions{Logger: slog.New(slog.DiscardHandler), Unary: []grpc.UnaryServerInterceptor{asPerson}}),
-		Peer:   func(string) grpc.ClientConnInterface { return dial("siblings") },
-		Listen: func(ctx context.Context, s *grpc.Server) error {
-			l := inProcess.Listen("deployer")
-			stop := context.AfterFunc(ctx, s.Stop)
-			defer stop()
-			return s.Serve(l)
-		},
-	}
+	network := servicetest.New(t)
+	network.Play("inventory", &inventoryv1.InventoryService_ServiceDesc, sib)
+	network.Play("keys", &keysv1.KeysService_ServiceDesc, sib)
+	p := network.Platform("deployer", authz.Principal{Subject: "token:tok_1", Permissions: []string{"*"}})
 	cfg := deployer.Defaults()
 	cfg.Hosts = map[string]deployer.Host{"local": {AllowedRoots: []string{dir}}}
-	runCtx, stop := context.WithCancel(ctx)
-	ran := make(chan error, 1)
-	go func() { ran <- deployer.Run(runCtx, platform, cfg) }()
-	defer func() { stop(); require.NoError(t, <-ran) }()
+	testkit.Run(t, func(ctx context.Context) error { return deployer.Run(ctx, p, cfg) })
 
-	client := deployerv1.NewDeployerServiceClient(dial("deployer"))
+	client := deployerv1.NewDeployerServiceClient(network.Conn("deployer"))
 	want := &deployerv1.CreateTargetRequest{RequestId: "r1", Target: &deployerv1.Target{
 		DisplayName: "site", ProbeAddress: site.Addr().String(), File: &deployerv1.FileTarget{FullchainPath: dir + "/full.pem", KeyPath: dir + "/key.pem"},
 	}}
@@ -154,11 +113,10 @@ func TestTheServiceRunsOnARealBusAndStore(t *testing.T) {
 	binding, err := client.CreateBinding(ctx, &deployerv1.CreateBindingRequest{CertificateId: "crt_1", TargetId: target.GetId()})
 	require.NoError(t, err)
 
-	data, err := protojson.Marshal(&certificateeventsv1.VersionAdded{CertificateId: "crt_1", Version: facts, State: "current"})
-	require.NoError(t, err)
-	require.NoError(t, b.Publish(ctx, bus.Event{
-		ID: "x-e-1-0", Type: certificateeventsv1.TypeVersionAdded, Source: "inventory", Subject: "crt_1", Time: time.Now(), Revision: 1, Epoch: "e", Team: "default", Data: data,
-	}.Entry()))
+	added := &certificateeventsv1.VersionAdded{CertificateId: "crt_1", Version: facts, State: "current"}
+	require.NoError(t, p.Bus.Publish(ctx, testkit.Event(t, added, bus.Event{
+		ID: "x-e-1-0", Source: "inventory", Subject: "crt_1", Time: time.Now(), Revision: 1, Epoch: "e", Team: "default",
+	}).Entry()))
 	testkit.Eventually(t, func() bool {
 		list, err := client.ListDeployments(ctx, &deployerv1.ListDeploymentsRequest{Filter: "binding=" + binding.GetId() + " AND state=succeeded"})
 		require.NoError(t, err)

@@ -5,6 +5,7 @@ package dns
 import (
 	"context"
 	"path/filepath"
+	"time"
 
 	dnsv1 "github.com/certwright/certwright/api/certwright/dns/v1"
 	"github.com/certwright/certwright/services/dns/internal/adapters/rfc2136"
@@ -49,11 +50,9 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 	if err := p.Bus.Consume(consumer.Records(a)); err != nil {
 		return err
 	}
-	w := worker.New(worker.Config[domain.RecordSet]{
-		Name: "dns-records", Coll: sets, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter,
-		Step: a.Step, Concurrency: cfg.Workers,
-	})
-	p.Go("record sets", w.Run)
-	p.Go("janitor", a.Janitor)
+	p.Go("record sets", worker.New(worker.Config[domain.RecordSet]{
+		Name: "dns-records", Coll: sets, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.Step, Concurrency: cfg.Workers,
+	}).Run)
+	p.Every("janitor", time.Hour, a.Tidy)
 	return p.Serve(ctx)
 }

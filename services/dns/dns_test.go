@@ -3,19 +3,13 @@ package dns_test
 import (
 	"context"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
-	metricnoop "go.opentelemetry.io/otel/metric/noop"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -24,18 +18,13 @@ import (
 	challengeeventsv1 "github.com/certwright/certwright/api/certwright/events/challenge/v1"
 	dnseventsv1 "github.com/certwright/certwright/api/certwright/events/dns/v1"
 	typesv1 "github.com/certwright/certwright/api/certwright/types/v1"
-	"github.com/certwright/certwright/api/events"
 	"github.com/certwright/certwright/services/dns"
 	"github.com/certwright/certwright/services/dns/internal/dnstest"
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/bus"
-	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/config"
-	"github.com/certwright/certwright/shared/docstore/memory"
-	"github.com/certwright/certwright/shared/outbox"
-	"github.com/certwright/certwright/shared/rpc"
-	"github.com/certwright/certwright/shared/service"
 	"github.com/certwright/certwright/shared/testkit"
+	"github.com/certwright/certwright/shared/testkit/servicetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -43,11 +32,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestTheDefaultsAreValid(t *testing.T) {
 	cfg := dns.Defaults()
 	require.NoError(t, config.Load(&cfg, config.Source{Service: "dns"}))
-}
-
-// asAdmin stands in for the edge.
-func asAdmin(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	return next(authz.NewContext(ctx, authz.Principal{Subject: "user:admin", Team: authz.AllTeams, Permissions: []string{"*"}}), req)
 }
 
 func TestTheServiceOverTheBus(t *testing.T) {
@@ -58,59 +42,23 @@ func TestTheServiceOverTheBus(t *testing.T) {
 // journey makes an account with a wrong secret, mends it, has a name and its wildcard proven at once, and cleans up.
 func journey(t *testing.T, addr string) {
 	const name = "_acme-challenge.example.org"
-	server := testkit.NATS(t)
-	log := testkit.Logger(t)
-	connect := func(source string) *bus.Bus {
-		b, err := bus.New(t.Context(), bus.Config{Conn: server.Conn(nats.Name(source)), Source: source, Logger: log, SyncInterval: time.Second})
-		require.NoError(t, err)
-		return b
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	t.Cleanup(wg.Wait)
-	t.Cleanup(cancel)
-
-	own := connect("dns")
-	store := memory.New(clock.System())
-	sibling := rpc.NewInProcess()
-	p := &service.Platform{
-		Name: "dns", Clock: clock.System(), Logger: log, Tracer: tracenoop.NewTracerProvider().Tracer(""), Meter: metricnoop.NewMeterProvider().Meter(""),
-		Store: store, Bus: own, DataDir: t.TempDir(),
-		Outbox: outbox.New(outbox.Config{Store: store, Bus: own, Source: "dns", Clock: clock.System(), Logger: log}),
-		Server: rpc.NewServer(rpc.ServerOptions{Logger: log, Unary: []grpc.UnaryServerInterceptor{asAdmin}}),
-	}
-	p.Listen = func(ctx context.Context, s *grpc.Server) error {
-		stop := context.AfterFunc(ctx, s.Stop)
-		defer stop()
-		return s.Serve(sibling.Listen("dns"))
-	}
-	wg.Go(func() {
-		if err := dns.Run(ctx, p, dns.Defaults()); err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-
-	challenges := connect("challenges")
-	heard := make(chan proto.Message, 100)
+	network := servicetest.New(t)
+	p := network.Platform("dns", authz.Principal{Subject: "user:admin", Team: authz.AllTeams, Permissions: []string{"*"}})
+	challenges := network.Bus("challenges")
+	heard := make(chan bus.Event, 100)
 	require.NoError(t, challenges.Consume(bus.Consumer{
 		Name: "challenges-dns", Types: []string{dnseventsv1.TypeRecordPresented, dnseventsv1.TypeRecordFailed, dnseventsv1.TypeRecordRemoved},
-		Handle: func(_ context.Context, e bus.Event) error {
-			m, _ := events.New(e.Type)
-			if err := e.Decode(m); err != nil {
-				return err
-			}
-			heard <- m
-			return nil
-		},
+		Handle: func(_ context.Context, e bus.Event) error { heard <- e; return nil },
 	}))
-	wg.Go(func() { _ = challenges.Run(ctx) })
+	testkit.Run(t, func(ctx context.Context) error { return dns.Run(ctx, p, dns.Defaults()) }, challenges.Run)
 	// next hears as many facts as are wanted, in any order.
 	next := func(want ...proto.Message) {
 		t.Helper()
 		got := make([]proto.Message, len(want))
 		for i := range got {
 			select {
-			case got[i] = <-heard:
+			case e := <-heard:
+				got[i] = testkit.Message(t, e)
 			case <-time.After(testkit.Deadline):
 				t.Fatalf("only %v was heard of %v", got, want)
 			}
@@ -118,24 +66,18 @@ func journey(t *testing.T, addr string) {
 		order := cmpopts.SortSlices(func(a, b proto.Message) bool { return prototext.Format(a) < prototext.Format(b) })
 		require.Empty(t, cmp.Diff(want, got, protocmp.Transform(), order))
 	}
-	told := 0
+	told := int64(0)
 	tell := func(m proto.Message) {
 		t.Helper()
-		data, err := protojson.Marshal(m)
-		require.NoError(t, err)
 		told++
-		require.NoError(t, challenges.Publish(ctx, bus.Event{
-			ID: fmt.Sprintf("chl-e-%d-0", told), Type: bus.TypeOf(m), Source: "challenges", Subject: "chl", Time: clock.System().Now(),
-			Revision: int64(told), Epoch: "e", Team: "default", Data: data,
-		}.Entry()))
+		require.NoError(t, challenges.Publish(t.Context(), testkit.Event(t, m, bus.Event{
+			ID: fmt.Sprintf("chl-e-%d-0", told), Source: "challenges", Subject: "chl", Time: time.Now(), Revision: told, Epoch: "e", Team: "default",
+		}).Entry()))
 	}
-	conn, err := sibling.Conn("dns", rpc.ClientOptions{})
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = conn.Close() })
-	api := dnsv1.NewDNSServiceClient(conn)
+	api := dnsv1.NewDNSServiceClient(network.Conn("dns"))
 	account := func(secret string) string {
 		t.Helper()
-		a, err := api.CreateDNSAccount(ctx, &dnsv1.CreateDNSAccountRequest{DnsAccount: &dnsv1.DNSAccount{
+		a, err := api.CreateDNSAccount(t.Context(), &dnsv1.CreateDNSAccountRequest{DnsAccount: &dnsv1.DNSAccount{
 			DisplayName: "Lab", Zones: []string{"example.org"}, Rfc2136: &dnsv1.RFC2136{Server: addr, TsigKeyName: dnstest.KeyName, TsigSecret: secret},
 		}})
 		require.NoError(t, err)
@@ -151,7 +93,7 @@ func journey(t *testing.T, addr string) {
 	require.Empty(t, dnstest.TXT(t, addr, name))
 
 	// As the message says. The wildcard's wish comes at the same time.
-	_, err = api.DisableDNSAccount(ctx, &dnsv1.DisableDNSAccountRequest{Id: wrong})
+	_, err := api.DisableDNSAccount(t.Context(), &dnsv1.DisableDNSAccountRequest{Id: wrong})
 	require.NoError(t, err)
 	right := account(dnstest.Secret)
 	tell(&challengeeventsv1.RecordWanted{ChallengeId: "chl_wild", Fqdn: name, Value: "of the wildcard"})
@@ -159,10 +101,10 @@ func journey(t *testing.T, addr string) {
 		&dnseventsv1.RecordPresented{ChallengeId: "chl_wild", Fqdn: name, Value: "of the wildcard"})
 	require.Equal(t, []string{"of the apex", "of the wildcard"}, dnstest.TXT(t, addr, name))
 
-	report, err := api.TestDNSAccount(ctx, &dnsv1.TestDNSAccountRequest{Id: right})
+	report, err := api.TestDNSAccount(t.Context(), &dnsv1.TestDNSAccountRequest{Id: right})
 	require.NoError(t, err)
 	require.True(t, report.GetOk(), "%v", report)
-	report, err = api.TestDNSAccount(ctx, &dnsv1.TestDNSAccountRequest{Id: wrong})
+	report, err = api.TestDNSAccount(t.Context(), &dnsv1.TestDNSAccountRequest{Id: wrong})
 	require.NoError(t, err)
 	require.Equal(t, "DNS_TSIG_REFUSED", report.GetProblem().GetReason())
 

@@ -25,11 +25,6 @@ const (
 	askTimeout = 5 * time.Second
 )
 
-const (
-	reasonTokenMissing = authz.ReasonTokenMissing
-	reasonTokenInvalid = authz.ReasonTokenInvalid
-)
-
 // authenticator finds out whose a bearer token is. It keeps hashes of tokens only, for tokenTTL.
 type authenticator struct {
 	identity identityv1.IdentityServiceClient
@@ -52,12 +47,12 @@ func newAuthenticator(identity identityv1.IdentityServiceClient, clk clock.Clock
 func (a *authenticator) of(ctx context.Context, h http.Header) (authz.Principal, error) {
 	given := h.Values("Authorization")
 	if len(given) == 0 {
-		return authz.Principal{}, errs.New(errs.Unauthenticated, reasonTokenMissing, "an API token is wanted; send the header Authorization: Bearer cwt_…, or use certwright login")
+		return authz.Principal{}, errs.New(errs.Unauthenticated, authz.ReasonTokenMissing, "an API token is wanted; send the header Authorization: Bearer cwt_…, or use certwright login")
 	}
 	scheme, token, _ := strings.Cut(given[0], " ")
 	token = strings.TrimSpace(token)
 	if len(given) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > maxTokenLength {
-		return authz.Principal{}, errs.New(errs.Unauthenticated, reasonTokenInvalid, "the header Authorization is not of the form Bearer cwt_…")
+		return authz.Principal{}, errs.New(errs.Unauthenticated, authz.ReasonTokenInvalid, "the header Authorization is not of the form Bearer cwt_…")
 	}
 	key := sha256.Sum256([]byte(token))
 	if p, ok := a.remembered(key); ok {

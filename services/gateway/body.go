@@ -134,11 +134,7 @@ func fieldsBeside(path string, m protoreflect.MessageDescriptor) []string {
 		}
 		m = f.Message()
 	}
-	var out []string
-	for i := range m.Fields().Len() {
-		out = append(out, m.Fields().Get(i).JSONName())
-	}
-	return out
+	return fieldNames(m, func(protoreflect.FieldDescriptor) bool { return true })
 }
 
 // place is one level of nesting on the way to a JSON token.

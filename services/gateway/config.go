@@ -47,15 +47,15 @@ func (c Config) Validate() error {
 		e = e.WithField("https", "empty, and http too; give one of them, such as https :8443")
 	}
 	if c.HTTPS != "" && c.Listener == nil {
-		if _, err := hostPort(c.HTTPS); err != nil {
-			e = e.WithField("https", "%q given: %s", c.HTTPS, err.Msg)
+		if _, why := hostPort(c.HTTPS); why != "" {
+			e = e.WithField("https", "%q given: %s", c.HTTPS, why)
 		}
 	}
 	if c.HTTP != "" {
-		host, err := hostPort(c.HTTP)
+		host, why := hostPort(c.HTTP)
 		switch {
-		case err != nil:
-			e = e.WithField("http", "%q given: %s", c.HTTP, err.Msg)
+		case why != "":
+			e = e.WithField("http", "%q given: %s", c.HTTP, why)
 		case !loopback(host):
 			e = e.WithField("http", "%q given; without TLS the edge listens on a loopback address only, such as 127.0.0.1:8080: tokens must not cross a network in the clear", c.HTTP)
 		}
@@ -69,16 +69,16 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// hostPort checks an address and returns its host.
-func hostPort(address string) (string, *errs.Error) {
+// hostPort returns the host of an address; why says what is wrong with it, empty when nothing is.
+func hostPort(address string) (host, why string) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return "", errs.New(errs.Invalid, "", "wanted is host:port or :port")
+		return "", "wanted is host:port or :port"
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-		return "", errs.New(errs.Invalid, "", "the port must be 1 to 65535")
+		return "", "the port must be 1 to 65535"
 	}
-	return host, nil
+	return host, ""
 }
 
 func loopback(host string) bool {

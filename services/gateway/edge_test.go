@@ -146,10 +146,6 @@ func newWorld(t *testing.T) *world {
 		Verifier: authz.NewVerifier("test", public), Signer: authz.NewSigner(private, "test"), DataDir: dir,
 		OpenStore: func(context.Context, string) (docstore.Store, error) { return testkit.MemoryStore(t, w.clk), nil },
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	w.stop = func() { cancel(); running.Wait() }
-	t.Cleanup(w.stop)
 	guard := &authz.Server{Verifier: pr.Verifier, Clock: w.clk}
 	for name, register := range map[string]func(*grpc.Server){
 		"identity":  func(s *grpc.Server) { identityv1.RegisterIdentityServiceServer(s, w.identity) },
@@ -157,7 +153,7 @@ func newWorld(t *testing.T) *world {
 	} {
 		s := rpc.NewServer(rpc.ServerOptions{Logger: slog.New(slog.DiscardHandler), Unary: []grpc.UnaryServerInterceptor{guard.Unary}})
 		register(s)
-		running.Go(func() { _ = network.Serve(ctx, name, s) })
+		testkit.Run(t, func(ctx context.Context) error { return network.Serve(ctx, name, s) })
 	}
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -175,14 +171,12 @@ func newWorld(t *testing.T) *world {
 		}
 		return w.missing
 	}
-	p, closeAll, err := pr.Platform(ctx, "gateway")
+	p, closeAll, err := pr.Platform(t.Context(), "gateway")
 	require.NoError(t, err)
 	w.platform = p
-	running.Go(func() {
+	w.stop = testkit.Run(t, func(ctx context.Context) error {
 		defer closeAll()
-		if err := Run(ctx, p, cfg); err != nil {
-			t.Errorf("run: %v", err)
-		}
+		return Run(ctx, p, cfg)
 	})
 	w.url = cfg.URL()
 	roots := x509.NewCertPool()

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/rpc"
 )
@@ -28,7 +29,7 @@ func (e *edge) fail(w http.ResponseWriter, r *http.Request, httpStatus int, err 
 	switch {
 	case known.Kind == errs.Internal:
 		e.logger.ErrorContext(r.Context(), "request failed inside", "method", r.Method, "path", r.URL.Path, "error", err)
-	case known.Kind == errs.Unauthenticated && known.Reason == reasonTokenMissing:
+	case known.Kind == errs.Unauthenticated && known.Reason == authz.ReasonTokenMissing:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="certwright"`)
 	case known.Kind == errs.Unauthenticated:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="certwright", error="invalid_token"`)

@@ -99,17 +99,24 @@ func typesOf(r *http.Request) ([]string, error) {
 	return out, nil
 }
 
-// begin says where to read from, given the client's last position. resync is true when the position is not of this stream.
-func (f *feed) begin(since string) (o bus.TailOptions, epoch string, resync bool) {
+// reading is where one reading of the stream begins.
+type reading struct {
+	from   bus.TailOptions
+	epoch  string // of the stream, when from is a position in it
+	resync bool   // the client is told to read the state anew
+}
+
+// begin says where to read from, given the client's last position, which may be of another stream.
+func (f *feed) begin(since string) reading {
 	if since == "" {
-		return bus.TailOptions{SinceNow: true}, "", false
+		return reading{from: bus.TailOptions{SinceNow: true}}
 	}
 	epoch, number, _ := strings.Cut(since, "-")
 	seq, err := strconv.ParseUint(number, 10, 63)
 	if err != nil || epoch != f.facts.StreamEpoch() {
-		return bus.TailOptions{SinceNow: true}, "", true
+		return reading{from: bus.TailOptions{SinceNow: true}, resync: true}
 	}
-	return bus.TailOptions{FromSequence: seq + 1}, epoch, false
+	return reading{from: bus.TailOptions{FromSequence: seq + 1}, epoch: epoch}
 }
 
 func (f *feed) serve(w http.ResponseWriter, r *http.Request, p authz.Principal, types []string) {
@@ -127,21 +134,21 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request, p authz.Principal, 
 	if r.Method == http.MethodHead || s.send("retry: 2000\n\n") != nil {
 		return
 	}
-	options, epoch, resync := f.begin(since)
+	next := f.begin(since)
 	for {
-		options.Types = types
-		err := f.follow(ctx, s, r.Header, p, options, epoch, resync)
+		next.from.Types = types
+		err := f.follow(ctx, s, r.Header, p, next)
 		switch {
 		case errors.Is(err, errResync):
-			options, epoch, resync, s.seen = bus.TailOptions{SinceNow: true}, "", true, ""
+			next, s.seen = reading{from: bus.TailOptions{SinceNow: true}, resync: true}, ""
 		case errs.ReasonOf(err) == "STREAM_RENEWED": // everything in the new stream is new
-			options, epoch, resync, s.seen = bus.TailOptions{}, "", true, ""
-		case err != nil && slices.Contains([]errs.Kind{errs.Unavailable, errs.Timeout, errs.NotFound}, errs.KindOf(err)): // the bus is away, or its stream being made
+			next, s.seen = reading{resync: true}, ""
+		case slices.Contains([]errs.Kind{errs.Unavailable, errs.Timeout, errs.NotFound}, errs.KindOf(err)): // the bus is away, or its stream being made
 			if f.clk.Sleep(ctx, settle) != nil {
 				return
 			}
 			if s.seen != "" {
-				options, epoch, resync = f.begin(s.seen)
+				next = f.begin(s.seen)
 			}
 		default:
 			if err != nil && ctx.Err() == nil {
@@ -153,20 +160,20 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request, p authz.Principal, 
 }
 
 // follow reads the stream once, until an error, and sends what p may see.
-func (f *feed) follow(ctx context.Context, s *stream, h http.Header, p authz.Principal, o bus.TailOptions, epoch string, resync bool) error {
-	reading, stop := context.WithCancel(ctx)
+func (f *feed) follow(ctx context.Context, s *stream, h http.Header, p authz.Principal, r reading) error {
+	tailing, stop := context.WithCancel(ctx)
 	in := make(chan bus.Event, 64)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- f.facts.Tail(reading, o, func(e bus.Event) error {
-			if epoch != "" && e.StreamEpoch != epoch {
+		ended <- f.facts.Tail(tailing, r.from, func(e bus.Event) error {
+			if r.epoch != "" && e.StreamEpoch != r.epoch {
 				return errResync
 			}
 			select {
 			case in <- e:
 				return nil
-			case <-reading.Done():
-				return reading.Err()
+			case <-tailing.Done():
+				return tailing.Err()
 			}
 		})
 		close(ended)
@@ -178,16 +185,16 @@ func (f *feed) follow(ctx context.Context, s *stream, h http.Header, p authz.Pri
 	}()
 
 	var settled <-chan time.Time
-	if resync {
+	if r.resync {
 		c, release := f.clk.After(settle)
 		defer release()
 		settled = c
 	}
 	told := func() error { // "resync" goes before the first fact
-		if !resync {
+		if !r.resync {
 			return nil
 		}
-		resync = false
+		r.resync = false
 		return s.send("event: resync\ndata: {}\n\n")
 	}
 	beat, release := f.clk.After(heartbeat)
@@ -220,7 +227,7 @@ func (f *feed) follow(ctx context.Context, s *stream, h http.Header, p authz.Pri
 			release()
 			beat, release = f.clk.After(heartbeat)
 			now, err := f.auth.of(ctx, h)
-			if errs.KindOf(err) == errs.Unauthenticated && err != nil {
+			if errs.KindOf(err) == errs.Unauthenticated {
 				return err // revoked or expired meanwhile
 			}
 			if err == nil {

@@ -35,35 +35,26 @@ type sibling struct {
 	register func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error
 }
 
+// reach makes a sibling of what its contract generates.
+func reach[C any](
+	name string, file protoreflect.FileDescriptor, client func(grpc.ClientConnInterface) C, register func(context.Context, *runtime.ServeMux, C) error,
+) sibling {
+	return sibling{name, file, func(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
+		return register(ctx, mux, client(conn))
+	}}
+}
+
 func siblings() []sibling {
 	return []sibling{
-		{"inventory", inventoryv1.File_certwright_inventory_v1_inventory_proto, func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
-			return inventoryv1.RegisterInventoryServiceHandlerClient(ctx, m, inventoryv1.NewInventoryServiceClient(c))
-		}},
-		{"orders", ordersv1.File_certwright_orders_v1_orders_proto, func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
-			return ordersv1.RegisterOrdersServiceHandlerClient(ctx, m, ordersv1.NewOrdersServiceClient(c))
-		}},
-		{"keys", keysv1.File_certwright_keys_v1_keys_proto, func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
-			return keysv1.RegisterKeysServiceHandlerClient(ctx, m, keysv1.NewKeysServiceClient(c))
-		}},
-		{"challenges", challengesv1.File_certwright_challenges_v1_challenges_proto, func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
-			return challengesv1.RegisterChallengesServiceHandlerClient(ctx, m, challengesv1.NewChallengesServiceClient(c))
-		}},
-		{"dns", dnsv1.File_certwright_dns_v1_dns_proto, func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
-			return dnsv1.RegisterDNSServiceHandlerClient(ctx, m, dnsv1.NewDNSServiceClient(c))
-		}},
-		{"renewals", renewalsv1.File_certwright_renewals_v1_renewals_proto, func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
-			return renewalsv1.RegisterRenewalsServiceHandlerClient(ctx, m, renewalsv1.NewRenewalsServiceClient(c))
-		}},
-		{"deployer", deployerv1.File_certwright_deployer_v1_deployer_proto, func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
-			return deployerv1.RegisterDeployerServiceHandlerClient(ctx, m, deployerv1.NewDeployerServiceClient(c))
-		}},
-		{"notifications", notificationsv1.File_certwright_notifications_v1_notifications_proto, func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
-			return notificationsv1.RegisterNotificationsServiceHandlerClient(ctx, m, notificationsv1.NewNotificationsServiceClient(c))
-		}},
-		{"identity", identityv1.File_certwright_identity_v1_identity_proto, func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
-			return identityv1.RegisterIdentityServiceHandlerClient(ctx, m, identityv1.NewIdentityServiceClient(c))
-		}},
+		reach("inventory", inventoryv1.File_certwright_inventory_v1_inventory_proto, inventoryv1.NewInventoryServiceClient, inventoryv1.RegisterInventoryServiceHandlerClient),
+		reach("orders", ordersv1.File_certwright_orders_v1_orders_proto, ordersv1.NewOrdersServiceClient, ordersv1.RegisterOrdersServiceHandlerClient),
+		reach("keys", keysv1.File_certwright_keys_v1_keys_proto, keysv1.NewKeysServiceClient, keysv1.RegisterKeysServiceHandlerClient),
+		reach("challenges", challengesv1.File_certwright_challenges_v1_challenges_proto, challengesv1.NewChallengesServiceClient, challengesv1.RegisterChallengesServiceHandlerClient),
+		reach("dns", dnsv1.File_certwright_dns_v1_dns_proto, dnsv1.NewDNSServiceClient, dnsv1.RegisterDNSServiceHandlerClient),
+		reach("renewals", renewalsv1.File_certwright_renewals_v1_renewals_proto, renewalsv1.NewRenewalsServiceClient, renewalsv1.RegisterRenewalsServiceHandlerClient),
+		reach("deployer", deployerv1.File_certwright_deployer_v1_deployer_proto, deployerv1.NewDeployerServiceClient, deployerv1.RegisterDeployerServiceHandlerClient),
+		reach("notifications", notificationsv1.File_certwright_notifications_v1_notifications_proto, notificationsv1.NewNotificationsServiceClient, notificationsv1.RegisterNotificationsServiceHandlerClient),
+		reach("identity", identityv1.File_certwright_identity_v1_identity_proto, identityv1.NewIdentityServiceClient, identityv1.RegisterIdentityServiceHandlerClient),
 	}
 }
 
@@ -151,8 +142,9 @@ func find(routes []route, verb, path string) (route, []string, error) {
 func (r route) checkQuery(query url.Values) error {
 	e := errs.New(errs.Invalid, "UNKNOWN_PARAMETER", "the query has a parameter that this call does not know")
 	for _, name := range slices.Sorted(maps.Keys(query)) {
-		if !r.takes(name) {
-			e = e.WithField(name, "allowed in the query: %s", listed(r.parameters()))
+		top, _, _ := strings.Cut(name, ".")
+		if f := fieldOf(r.input, top); f == nil || !r.inQuery(f) {
+			e = e.WithField(name, "allowed in the query: %s", listed(fieldNames(r.input, r.inQuery)))
 		}
 	}
 	if len(e.Fields) > 0 {
@@ -161,33 +153,14 @@ func (r route) checkQuery(query url.Values) error {
 	return nil
 }
 
-func (r route) takes(name string) bool {
-	top, _, _ := strings.Cut(name, ".")
-	f := fieldOf(r.input, top)
-	return f != nil && r.inQuery(f)
-}
-
 func (r route) inQuery(f protoreflect.FieldDescriptor) bool {
 	name := string(f.Name())
 	return r.body != "*" && r.body != name && !slices.Contains(r.params, name)
 }
 
-func (r route) parameters() []string {
-	var out []string
-	for i := range r.input.Fields().Len() {
-		if f := r.input.Fields().Get(i); r.inQuery(f) {
-			out = append(out, f.JSONName())
-		}
-	}
-	return out
-}
-
 // bodyMessage is the message that the body is read into.
 func (r route) bodyMessage() protoreflect.MessageDescriptor {
-	if r.body == "*" || r.body == "" {
-		return r.input
-	}
-	if f := r.input.Fields().ByName(protoreflect.Name(r.body)); f != nil {
+	if f := r.input.Fields().ByName(protoreflect.Name(r.body)); f != nil { // there is none for "*" and ""
 		return f.Message()
 	}
 	return r.input
@@ -198,6 +171,16 @@ func fieldOf(m protoreflect.MessageDescriptor, name string) protoreflect.FieldDe
 		return f
 	}
 	return m.Fields().ByTextName(name)
+}
+
+// fieldNames lists the JSON names of the fields that are wanted.
+func fieldNames(m protoreflect.MessageDescriptor, wanted func(protoreflect.FieldDescriptor) bool) (out []string) {
+	for i := range m.Fields().Len() {
+		if f := m.Fields().Get(i); wanted(f) {
+			out = append(out, f.JSONName())
+		}
+	}
+	return out
 }
 
 func listed(names []string) string {

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -64,11 +65,8 @@ func (s *server) Append(ctx context.Context, r *identityv1.AppendRequest) (*iden
 
 func (s *server) append(ctx context.Context, e *identityv1.AuditEntry) error {
 	doc := docstore.Doc[auditEntry]{
-		Meta: docstore.Meta{ID: e.GetId(), Team: e.GetTeam()},
+		Meta: docstore.Meta{ID: e.GetId(), Team: cmp.Or(e.GetTeam(), authz.DefaultTeam)},
 		Body: auditEntry{At: clock.Normal(e.GetTime().AsTime()), Actor: e.GetActor(), Method: e.GetMethod(), Subject: e.GetSubject(), Detail: e.GetDetail(), TraceID: e.GetTraceId()},
-	}
-	if doc.Team == "" {
-		doc.Team = authz.DefaultTeam
 	}
 	err := s.audit.Insert(outbox.WithoutCall(ctx), &doc)
 	if errs.KindOf(err) == errs.AlreadyExists {
@@ -91,14 +89,14 @@ func (s *server) ListAudit(ctx context.Context, r *identityv1.ListAuditRequest) 
 	if err != nil {
 		return nil, err
 	}
-	out := &identityv1.ListAuditResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.Entries = append(out.Entries, &identityv1.AuditEntry{
-			Id: d.ID, Time: timestamppb.New(d.Body.At), Actor: d.Body.Actor, Method: d.Body.Method, Subject: d.Body.Subject, Team: d.Team,
-			Detail: d.Body.Detail, TraceId: d.Body.TraceID,
-		})
+	return &identityv1.ListAuditResponse{Entries: listing.Rows(page.Docs, entryOf), NextPageToken: page.Next}, nil
+}
+
+func entryOf(d docstore.Doc[auditEntry]) *identityv1.AuditEntry {
+	return &identityv1.AuditEntry{
+		Id: d.ID, Time: timestamppb.New(d.Body.At), Actor: d.Body.Actor, Method: d.Body.Method, Subject: d.Body.Subject, Team: d.Team,
+		Detail: d.Body.Detail, TraceId: d.Body.TraceID,
 	}
-	return out, nil
 }
 
 // auditQuery puts the narrowest term on an index, in the order of time; the others filter what it finds.
@@ -119,19 +117,8 @@ func auditQuery(caller authz.Principal, r *identityv1.ListAuditRequest) (docstor
 	default:
 		return q, errs.New(errs.Invalid, "BAD_ORDER", "orderBy is %q; allowed are \"time\" and \"time desc\"", r.GetOrderBy())
 	}
-	if caller.Team != authz.AllTeams {
-		terms["team"] = authz.TeamOf(caller)
-	}
-	for _, name := range []string{"subject", "actor", "method", "team"} {
-		value, ok := terms[name]
-		switch term := (docstore.Cond{Field: name, Op: docstore.Eq, Value: value}); {
-		case !ok:
-		case len(q.Where) == 0:
-			q.Where = append(q.Where, term)
-		default:
-			q.Filter = append(q.Filter, term)
-		}
-	}
+	q = listing.By(q, listing.Term{"subject", terms["subject"]}, listing.Term{"actor", terms["actor"]}, listing.Term{"method", terms["method"]},
+		listing.Term{"team", authz.Scope(caller)})
 	q.Where = append(q.Where, docstore.Cond{Field: "at", Op: docstore.Lt, Value: clock.Never}) // all, in the order of time
 	return q, nil
 }

@@ -80,7 +80,7 @@ func (s *server) writeAdmin(ctx context.Context, path string, first bool) error 
 	err := s.adopt(ctx, path, made, tokenID)
 	if errs.ReasonOf(err) == "ADMIN_TOKEN_EXISTS" { // another replica was first: this file would hold a token that nobody knows
 		s.logger.InfoContext(ctx, "another replica made the admin token", "path", path)
-		return errors.Join(os.Remove(path))
+		return os.Remove(path)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ package identity
 import (
 	"context"
 	"path/filepath"
+	"time"
 
 	identityv1 "github.com/certwright/certwright/api/certwright/identity/v1"
 	"github.com/certwright/certwright/shared/docstore"
@@ -37,7 +38,7 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 		return err
 	}
 	identityv1.RegisterIdentityServiceServer(p.Server, s)
-	p.Go("request sweep", s.requests.Run)
+	p.Every("request sweep", time.Hour, s.requests.Sweep)
 	return p.Serve(ctx)
 }
 

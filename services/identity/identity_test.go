@@ -9,13 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
-	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -42,12 +40,6 @@ var (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-type silentBus struct{}
-
-func (silentBus) Publish(context.Context, ...docstore.Entry) error { return nil }
-func (silentBus) SafeAfter() time.Duration                         { return 0 }
-func (silentBus) OnNewStream(func())                               {}
-
 type world struct {
 	*server
 	clk   *clock.Fake
@@ -59,10 +51,9 @@ func newWorld(t *testing.T, store docstore.Store) *world {
 	t.Helper()
 	w := &world{clk: clock.NewFake(start), log: &bytes.Buffer{}, store: store}
 	logger := slog.New(slog.NewTextHandler(w.log, nil))
-	meter := metricnoop.NewMeterProvider().Meter("test")
 	p := &service.Platform{
 		Clock: w.clk, Logger: logger, Store: store,
-		Outbox: outbox.New(outbox.Config{Store: store, Bus: silentBus{}, Source: "identity", Clock: w.clk, Logger: logger, Meter: meter}),
+		Outbox: outbox.New(outbox.Config{Store: store, Bus: testkit.Silent{}, Source: "identity", Clock: w.clk, Logger: logger}),
 	}
 	var err error
 	w.server, err = open(t.Context(), p)
@@ -379,16 +370,10 @@ func TestTheRunningServiceAuditsItself(t *testing.T) {
 	}
 	p, closeAll, err := pr.Platform(t.Context(), "identity")
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() {
+	testkit.Run(t, func(ctx context.Context) error {
 		defer closeAll()
-		if err := Run(ctx, p, Defaults()); err != nil {
-			t.Errorf("run: %v", err)
-		}
+		return Run(ctx, p, Defaults())
 	})
-	defer running.Wait()
-	defer cancel()
 
 	id := &authz.Client{Service: "gateway", Signer: signer, Clock: clock.System()}
 	conn, err := network.Conn("gateway", "identity", rpc.ClientOptions{Unary: []grpc.UnaryClientInterceptor{id.Unary}})

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -21,6 +22,7 @@ import (
 	"github.com/certwright/certwright/shared/listing"
 	"github.com/certwright/certwright/shared/once"
 	"github.com/certwright/certwright/shared/outbox"
+	"github.com/certwright/certwright/shared/rpc"
 )
 
 const (
@@ -134,22 +136,15 @@ func (s *server) CreateToken(ctx context.Context, r *identityv1.CreateTokenReque
 	if err != nil {
 		return nil, err
 	}
-	if first, err := s.tokens.Get(ctx, id); err == nil {
-		return &identityv1.CreateTokenResponse{Token: message(first)}, nil
-	} else if errs.KindOf(err) != errs.NotFound {
-		return nil, err
-	}
 	secret := newSecret()
 	doc.ID, doc.Body.Hash, doc.Body.Last4 = id, hashOf(secret), secret[len(secret)-4:]
-	if err := s.tokens.Insert(ctx, &doc); err != nil {
-		if errs.KindOf(err) != errs.AlreadyExists {
-			return nil, err
-		}
-		first, err := s.tokens.Get(ctx, id) // the same request at the same time
-		if err != nil {
-			return nil, err
-		}
-		return &identityv1.CreateTokenResponse{Token: message(first)}, nil
+	err = s.tokens.Insert(ctx, &doc)
+	if errs.KindOf(err) == errs.AlreadyExists {
+		doc, err = s.tokens.Get(ctx, id)
+		secret = ""
+	}
+	if err != nil {
+		return nil, err
 	}
 	return &identityv1.CreateTokenResponse{Token: message(doc), Secret: secret}, nil
 }
@@ -157,16 +152,12 @@ func (s *server) CreateToken(ctx context.Context, r *identityv1.CreateTokenReque
 // newToken checks what is asked for against what the caller has: nobody gives away what they do not have.
 func (s *server) newToken(caller authz.Principal, t *identityv1.Token) (docstore.Doc[token], error) {
 	doc := docstore.Doc[token]{
-		Meta: docstore.Meta{Team: t.GetTeam()}, Body: token{DisplayName: strings.TrimSpace(t.GetDisplayName()), Permissions: t.GetPermissions(), ExpiresAt: clock.Never},
+		Meta: docstore.Meta{Team: cmp.Or(t.GetTeam(), caller.Team, authz.DefaultTeam)},
+		Body: token{DisplayName: strings.TrimSpace(t.GetDisplayName()), Permissions: t.GetPermissions(), ExpiresAt: clock.Never},
 	}
 	e := errs.New(errs.Invalid, "INVALID_ARGUMENT", "the token cannot be made like this")
 	if n := utf8.RuneCountInString(doc.Body.DisplayName); n == 0 || n > maxNameLength {
 		e = e.WithField("token.displayName", "%d characters given, 1 to %d allowed; say what the token is for, such as \"ci\"", n, maxNameLength)
-	}
-	if doc.Team == "" {
-		if doc.Team = caller.Team; doc.Team == "" {
-			doc.Team = authz.DefaultTeam
-		}
 	}
 	if doc.Team != authz.AllTeams && (len(doc.Team) > maxTeamLength || !teamName.MatchString(doc.Team)) {
 		e = e.WithField("token.team", "%q given; allowed is \"*\" for all teams, or up to %d letters, digits, '.', '_' and '-'", doc.Team, maxTeamLength)
@@ -188,7 +179,7 @@ func (s *server) newToken(caller authz.Principal, t *identityv1.Token) (docstore
 	if len(e.Fields) > 0 {
 		return doc, e
 	}
-	if doc.Team == authz.AllTeams && caller.Team != authz.AllTeams || doc.Team != authz.AllTeams && !authz.InTeam(caller, doc.Team) {
+	if !authz.InTeam(caller, doc.Team) {
 		return doc, errs.New(errs.Forbidden, authz.ReasonDenied, "a token for the team %q can be made only by who belongs to it; you belong to %q", doc.Team, authz.TeamOf(caller))
 	}
 	for i, p := range doc.Body.Permissions {
@@ -210,19 +201,11 @@ func (s *server) ListTokens(ctx context.Context, r *identityv1.ListTokensRequest
 	if err != nil {
 		return nil, err
 	}
-	q := docstore.Query{Limit: size, After: r.GetPageToken()}
-	if caller.Team != authz.AllTeams {
-		q.Where = []docstore.Cond{{Field: "team", Op: docstore.Eq, Value: authz.TeamOf(caller)}}
-	}
-	page, err := s.tokens.Find(ctx, q)
+	page, err := s.tokens.Find(ctx, listing.By(docstore.Query{Limit: size, After: r.GetPageToken()}, listing.Term{"team", authz.Scope(caller)}))
 	if err != nil {
 		return nil, err
 	}
-	out := &identityv1.ListTokensResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.Tokens = append(out.Tokens, message(d))
-	}
-	return out, nil
+	return &identityv1.ListTokensResponse{Tokens: listing.Rows(page.Docs, message), NextPageToken: page.Next}, nil
 }
 
 // RevokeToken implements the RPC. It works at once here, and within five seconds at every edge, which is how long an edge remembers a holder.
@@ -231,15 +214,12 @@ func (s *server) RevokeToken(ctx context.Context, r *identityv1.RevokeTokenReque
 	if err != nil {
 		return nil, err
 	}
-	unknown := errs.New(errs.NotFound, "", "token %s does not exist", r.GetId())
 	doc, err := s.tokens.Get(ctx, r.GetId())
 	switch {
-	case errs.KindOf(err) == errs.NotFound:
-		return nil, unknown
+	case errs.KindOf(err) == errs.NotFound, err == nil && !authz.InTeam(caller, doc.Team):
+		return nil, errs.New(errs.NotFound, "", "token %s does not exist", r.GetId())
 	case err != nil:
 		return nil, err
-	case doc.Team != caller.Team && caller.Team != authz.AllTeams && (doc.Team == authz.AllTeams || !authz.InTeam(caller, doc.Team)):
-		return nil, unknown
 	}
 	if administrates(doc, s.clk.Now()) {
 		if err := s.anotherAdmin(ctx, doc.ID); err != nil {
@@ -281,12 +261,8 @@ func (s *server) anotherAdmin(ctx context.Context, except string) error {
 }
 
 func message(d docstore.Doc[token]) *identityv1.Token {
-	t := &identityv1.Token{
+	return &identityv1.Token{
 		Id: d.ID, DisplayName: d.Body.DisplayName, Team: d.Team, Permissions: d.Body.Permissions, CreateTime: timestamppb.New(d.CreatedAt),
-		Revoked: d.Body.Revoked, Last4: d.Body.Last4,
+		Revoked: d.Body.Revoked, Last4: d.Body.Last4, ExpireTime: rpc.Stamp(d.Body.ExpiresAt),
 	}
-	if !d.Body.ExpiresAt.Equal(clock.Never) {
-		t.ExpireTime = timestamppb.New(d.Body.ExpiresAt)
-	}
-	return t
 }

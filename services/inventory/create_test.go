@@ -222,7 +222,7 @@ func lists(t *testing.T, w *world) {
 		require.NoError(t, err)
 		return c
 	}
-	pending := make("pending.example.org", "Ann", "env=prod", "tier=1")
+	pending := make("pending.example.org", "Ann", "env=prod", "tier=1", "note=a AND b")
 	active := w.issue(make("active.example.org", "bob", "env=prod"))
 	revoked := w.issue(make("revoked.example.org", "bob", "env=test"))
 	w.revoke(t, revoked.GetId(), true)
@@ -252,6 +252,7 @@ func lists(t *testing.T, w *world) {
 		"owner=bob AND state=active":          {a},
 		"label=env=prod":                      {p, a},
 		"label=env=prod AND label=tier=1":     {p},
+		`label="note=a AND b"`:                {p},
 		"label=env=prod AND state=pending":    {p},
 		"name=Active.Example.org":             {a},
 		"name=gone.example.org":               {},

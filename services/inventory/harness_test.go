@@ -8,13 +8,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"log/slog"
 	"math/big"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -32,7 +33,7 @@ import (
 	"github.com/certwright/certwright/shared/docstore/memory"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/outbox"
-	"log/slog"
+	"github.com/certwright/certwright/shared/testkit"
 )
 
 var start = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -45,25 +46,11 @@ type world struct {
 	out   *outbox.Outbox
 	app   *app.App
 	api   *transport.Server
-	said  *recorder
+	said  testkit.Recorder // what was told at once (TellAgain); what was told by writes stays in the outbox, since no relay runs
+	gone  int              // of said: they are on the bus for good
 	peers *peers
 	seq   int64
 }
-
-// recorder is a bus that remembers what was told at once (TellAgain); what was told by writes stays in the outbox, since no relay runs.
-type recorder struct {
-	mu      sync.Mutex
-	entries []docstore.Entry
-}
-
-func (r *recorder) Publish(_ context.Context, entries ...docstore.Entry) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.entries = append(r.entries, entries...)
-	return nil
-}
-func (*recorder) SafeAfter() time.Duration { return 0 }
-func (*recorder) OnNewStream(func())       {}
 
 // peers are the siblings.
 type peers struct {
@@ -110,11 +97,11 @@ func newWorld(t require.TestingT) *world {
 }
 
 func newWorldOn(t require.TestingT, clk *clock.Fake, store docstore.Store) *world {
-	w := &world{t: t, clk: clk, store: store, said: &recorder{}, peers: &peers{issuers: map[string]app.Issuer{
+	w := &world{t: t, clk: clk, store: store, peers: &peers{issuers: map[string]app.Issuer{
 		"a": {ID: "iss_1", DisplayName: "Main CA"}, "b": {ID: "iss_2", DisplayName: "Old CA", Disabled: true}, "c": {ID: "iss_3", DisplayName: "Theirs", Team: "red"},
 	}}}
 	logger := slog.New(slog.DiscardHandler)
-	w.out = outbox.New(outbox.Config{Store: w.store, Bus: w.said, Source: "inventory", Clock: w.clk, Logger: logger})
+	w.out = outbox.New(outbox.Config{Store: w.store, Bus: &w.said, Source: "inventory", Clock: w.clk, Logger: logger})
 	var err error
 	w.app, err = app.Open(context.Background(), w.out, w.peers, w.peers, logger, app.Config{RevokeWait: 24 * time.Hour, TombstoneKeep: 30 * 24 * time.Hour})
 	require.NoError(t, err)
@@ -165,24 +152,24 @@ func (w *world) hearAs(m proto.Message, epoch string, revision int64) {
 }
 
 func (w *world) deliver(m proto.Message, epoch string, revision int64) error {
-	data, err := protojson.Marshal(m)
-	require.NoError(w.t, err)
-	return consumer.Handle(context.Background(), w.app, bus.Event{
-		ID: fmt.Sprintf("x-%d", revision), Type: bus.TypeOf(m), Source: "test", Subject: "x", Time: w.clk.Now(), Revision: revision, Epoch: epoch,
-		Team: "default", Data: data,
+	e := testkit.Event(w.t, m, bus.Event{
+		ID: fmt.Sprintf("x-%d", revision), Source: "test", Subject: "x", Time: w.clk.Now(), Revision: revision, Epoch: epoch, Team: "default",
 	})
+	for _, c := range consumer.Consumers(w.app) {
+		if slices.Contains(c.Types, e.Type) {
+			return c.Handle(context.Background(), e)
+		}
+	}
+	return nil
 }
 
 // told is every fact of M's type that was told, in order, repeats included.
 func told[M proto.Message](w *world) []M {
 	var out []M
-	for _, e := range w.entries() {
-		event, err := bus.FromEntry(e)
-		require.NoError(w.t, err)
-		var m M
-		m = m.ProtoReflect().New().Interface().(M)
-		if event.Decode(m) == nil {
-			out = append(out, m)
+	var none M
+	for _, e := range testkit.Events(w.t, w.entries()) {
+		if e.Type == bus.TypeOf(none) {
+			out = append(out, testkit.Message(w.t, e).(M))
 		}
 	}
 	return out
@@ -197,30 +184,18 @@ func (w *world) entries() []docstore.Entry {
 			out = append(out, p.Entry)
 		}
 	}
-	w.said.mu.Lock()
-	defer w.said.mu.Unlock()
-	return append(out, w.said.entries...)
+	return append(out, w.said.Entries()[w.gone:]...)
 }
 
 // types of every fact that was told, in order.
-func (w *world) types() []string {
-	var out []string
-	for _, e := range w.entries() {
-		event, err := bus.FromEntry(e)
-		require.NoError(w.t, err)
-		out = append(out, event.Type)
-	}
-	return out
-}
+func (w *world) types() []string { return testkit.Types(w.t, w.entries()) }
 
 // relayed pretends that the relay has brought everything to the bus for good.
 func (w *world) relayed() {
 	pending, err := w.store.Outbox(context.Background(), clock.Never, 1_000_000)
 	require.NoError(w.t, err)
 	require.NoError(w.t, w.store.Clear(context.Background(), pending))
-	w.said.mu.Lock()
-	w.said.entries = nil
-	w.said.mu.Unlock()
+	w.gone = len(w.said.Entries())
 }
 
 // awaited are the natural keys whose answer the certificate waits for.

@@ -33,6 +33,6 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 		Name: "inventory", Coll: a.Certs, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.Step,
 	})
 	p.Go("certificates", w.Run)
-	p.Go("janitor", a.Janitor(cfg.SweepEvery))
+	p.Every("janitor", cfg.SweepEvery, a.Sweep)
 	return p.Serve(ctx)
 }

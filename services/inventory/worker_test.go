@@ -1,13 +1,11 @@
 package inventory_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
 	certificateeventsv1 "github.com/certwright/certwright/api/certwright/events/certificate/v1"
 	ordereventsv1 "github.com/certwright/certwright/api/certwright/events/order/v1"
@@ -21,28 +19,9 @@ import (
 // working runs the worker until the test ends.
 func working(t *testing.T, w *world) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	work := worker.New(worker.Config[domain.Certificate]{
-		Name: "inventory", Coll: w.app.Certs, Clock: w.clk, Logger: testkit.Logger(t), Tracer: tracenoop.NewTracerProvider().Tracer(""), Step: w.app.Step,
-	})
-	done := make(chan error, 1)
-	go func() { done <- work.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-done)
-	})
-}
-
-// passes lets time pass in small steps until cond holds.
-func (w *world) passes(t *testing.T, step time.Duration, cond func() bool, msg string) {
-	t.Helper()
-	testkit.Eventually(t, func() bool {
-		if cond() {
-			return true
-		}
-		w.clk.Advance(step)
-		return false
-	}, "%s", msg)
+	testkit.Run(t, worker.New(worker.Config[domain.Certificate]{
+		Name: "inventory", Coll: w.app.Certs, Clock: w.clk, Logger: testkit.Logger(t), Step: w.app.Step,
+	}).Run)
 }
 
 func (w *world) findings(id string) (out []string) {
@@ -63,7 +42,7 @@ func TestBindingsAreMadeByTheWorkerUntilTheyAre(t *testing.T) {
 	testkit.Eventually(t, func() bool { return len(w.findings(c.GetId())) == 2 }, "each target has its finding")
 	require.Contains(t, w.findings(c.GetId())[0], "BINDING_FAILED tgt_1 target tgt_1 is not bound yet: target tgt_1 does not exist")
 	w.peers.failBindings(nil)
-	w.passes(t, time.Second, func() bool { return len(w.findings(c.GetId())) == 0 }, "both are bound")
+	testkit.Passes(t, w.clk, time.Second, func() bool { return len(w.findings(c.GetId())) == 0 }, "both are bound")
 	w.peers.mu.Lock()
 	defer w.peers.mu.Unlock()
 	require.ElementsMatch(t, []string{c.GetId() + " tgt_1 default ops of default", c.GetId() + " tgt_2 default ops of default"}, w.peers.bound)
@@ -82,13 +61,13 @@ func TestAnIntentIsToldAgainUntilItsOutcomeIsHeard(t *testing.T) {
 		}
 		return out
 	}
-	w.passes(t, 10*time.Second, func() bool { return len(msgIDs()) == 3 }, "it is told again twice")
+	testkit.Passes(t, w.clk, 10*time.Second, func() bool { return len(msgIDs()) == 3 }, "it is told again twice")
 	require.Equal(t, []string{"", "1", "2"}, msgIDs())
 	require.GreaterOrEqual(t, w.clk.Now().Sub(start), 4*time.Minute, "first after 60 s, then after three times as long")
 	w.hear(&ordereventsv1.Failed{CertificateId: c.GetId(), OrderId: c.GetIntent().GetOrderId()})
 	before := len(msgIDs())
 	closed := func() bool { return len(told[*certificateeventsv1.IntentClosed](w)) == 3 }
-	w.passes(t, 10*time.Second, closed, "its end is told again until renewals has a plan")
+	testkit.Passes(t, w.clk, 10*time.Second, closed, "its end is told again until renewals has a plan")
 	require.Len(t, msgIDs(), before, "nobody waits for the order any more")
 	w.hear(planned(c.GetId(), 1))
 	require.Empty(t, w.awaited(c.GetId()))
@@ -101,6 +80,6 @@ func TestARevocationThatWaitedADayIsSentByTheWorker(t *testing.T) {
 	_, err := w.api.RevokeCertificate(person, &inventoryv1.RevokeCertificateRequest{Id: c.GetId(), Reason: "superseded"})
 	require.NoError(t, err)
 	require.Empty(t, told[*certificateeventsv1.RevocationRequested](w))
-	w.passes(t, time.Hour, func() bool { return len(told[*certificateeventsv1.RevocationRequested](w)) > 0 }, "it is sent")
+	testkit.Passes(t, w.clk, time.Hour, func() bool { return len(told[*certificateeventsv1.RevocationRequested](w)) > 0 }, "it is sent")
 	require.GreaterOrEqual(t, w.clk.Now().Sub(start), 24*time.Hour)
 }

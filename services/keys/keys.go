@@ -20,9 +20,6 @@ import (
 	"github.com/certwright/certwright/shared/worker"
 )
 
-// forgetEvery is how often records of keys destroyed long ago are looked for.
-const forgetEvery = time.Hour
-
 // Run runs the service until ctx ends. A missing or foreign key-encryption key is Precondition KEK_MISSING or KEK_FOREIGN.
 func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 	kek := cfg.KEKFile
@@ -51,15 +48,6 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 	p.Go("review", worker.New(worker.Config[domain.Key]{
 		Name: "keys.review", Coll: coll, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.Review,
 	}).Run)
-	p.Go("forget", func(ctx context.Context) error {
-		for {
-			if err := a.Forget(ctx); err != nil && ctx.Err() == nil {
-				p.Logger.WarnContext(ctx, "records of destroyed keys are removed later", "error", err)
-			}
-			if p.Clock.Sleep(ctx, forgetEvery) != nil {
-				return nil //nolint:nilerr // the service stops
-			}
-		}
-	})
+	p.Every("forget", time.Hour, a.Forget)
 	return p.Serve(ctx)
 }

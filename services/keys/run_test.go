@@ -3,15 +3,10 @@ package keys_test
 import (
 	"context"
 	"crypto/x509"
-	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	metricnoop "go.opentelemetry.io/otel/metric/noop"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	certificateeventsv1 "github.com/certwright/certwright/api/certwright/events/certificate/v1"
 	keysv1 "github.com/certwright/certwright/api/certwright/keys/v1"
@@ -20,11 +15,8 @@ import (
 	"github.com/certwright/certwright/services/keys"
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/bus"
-	"github.com/certwright/certwright/shared/clock"
-	"github.com/certwright/certwright/shared/outbox"
-	"github.com/certwright/certwright/shared/rpc"
-	"github.com/certwright/certwright/shared/service"
 	"github.com/certwright/certwright/shared/testkit"
+	"github.com/certwright/certwright/shared/testkit/servicetest"
 )
 
 // orders tells of one order that failed: the fact itself is lost.
@@ -39,45 +31,13 @@ func (orders) ListChanges(context.Context, *ordersv1.ListChangesRequest) (*order
 func TestTheServiceRunsOnARealBusAndStore(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	nats, logger := testkit.NATS(t), testkit.Logger(t)
-	b, err := bus.New(ctx, bus.Config{Conn: nats.Conn(), Source: "keys", Logger: logger, SyncInterval: time.Second, HealthInterval: 100 * time.Millisecond})
-	require.NoError(t, err)
-	inProcess := rpc.NewInProcess()
-	dial := func(name string) *grpc.ClientConn {
-		c, err := inProcess.Conn(name, rpc.ClientOptions{Service: name})
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = c.Close() })
-		return c
-	}
-	sibServer := rpc.NewServer(rpc.ServerOptions{Logger: logger})
-	ordersv1.RegisterOrdersServiceServer(sibServer, orders{})
-	sibListener := inProcess.Listen("siblings")
-	sibDone := make(chan struct{})
-	go func() { defer close(sibDone); _ = sibServer.Serve(sibListener) }()
-	defer func() { sibServer.Stop(); <-sibDone }()
+	network := servicetest.New(t)
+	network.Play("orders", &ordersv1.OrdersService_ServiceDesc, orders{})
+	p := network.Platform("keys", authz.ForService("orders"))
+	p.HealEvery = 50 * time.Millisecond
+	testkit.Run(t, func(ctx context.Context) error { return keys.Run(ctx, p, keys.Defaults()) })
 
-	store := testkit.Store(t)
-	asOrders := func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		return next(authz.NewContext(ctx, authz.ForService("orders")), req)
-	}
-	platform := &service.Platform{
-		Name: "keys", Clock: clock.System(), Logger: logger, Tracer: tracenoop.NewTracerProvider().Tracer(""), Meter: metricnoop.NewMeterProvider().Meter(""),
-		Store: store, Bus: b, Outbox: outbox.New(outbox.Config{Store: store, Bus: b, Source: "keys", Clock: clock.System(), Logger: logger}),
-		Server: rpc.NewServer(rpc.ServerOptions{Logger: slog.New(slog.DiscardHandler), Unary: []grpc.UnaryServerInterceptor{asOrders}}),
-		Peer:   func(string) grpc.ClientConnInterface { return dial("siblings") }, DataDir: t.TempDir(), HealEvery: 50 * time.Millisecond,
-		Listen: func(ctx context.Context, s *grpc.Server) error {
-			l := inProcess.Listen("keys")
-			stop := context.AfterFunc(ctx, s.Stop)
-			defer stop()
-			return s.Serve(l)
-		},
-	}
-	runCtx, stop := context.WithCancel(ctx)
-	ran := make(chan error, 1)
-	go func() { ran <- keys.Run(runCtx, platform, keys.Defaults()) }()
-	defer func() { stop(); require.NoError(t, <-ran) }()
-
-	client := keysv1.NewKeysServiceClient(dial("keys"))
+	client := keysv1.NewKeysServiceClient(network.Conn("keys"))
 	ensure := func(order string) *keysv1.EnsureCSRResponse {
 		res, err := client.EnsureCSR(ctx, &keysv1.EnsureCSRRequest{OrderId: order, CertificateId: "crt_1", Names: []string{"a.example"}, Team: "web"})
 		require.NoError(t, err)
@@ -90,13 +50,12 @@ func TestTheServiceRunsOnARealBusAndStore(t *testing.T) {
 	require.Equal(t, "a.example", csr.Subject.CommonName)
 	ensure("ord_2")
 
-	data, err := protojson.Marshal(&certificateeventsv1.VersionAdded{CertificateId: "crt_1", State: "current", Version: &typesv1.VersionFacts{
+	added := &certificateeventsv1.VersionAdded{CertificateId: "crt_1", State: "current", Version: &typesv1.VersionFacts{
 		VersionId: "ver_1", Number: 1, OrderId: "ord_1", KeyId: res.GetKeyId(),
-	}})
-	require.NoError(t, err)
-	require.NoError(t, b.Publish(ctx, bus.Event{
-		ID: "x-e-1-0", Type: certificateeventsv1.TypeVersionAdded, Source: "inventory", Subject: "crt_1", Time: time.Now(), Revision: 1, Epoch: "e", Team: "web", Data: data,
-	}.Entry()))
+	}}
+	require.NoError(t, p.Bus.Publish(ctx, testkit.Event(t, added, bus.Event{
+		ID: "x-e-1-0", Source: "inventory", Subject: "crt_1", Time: time.Now(), Revision: 1, Epoch: "e", Team: "web",
+	}).Entry()))
 	states := func() map[string]string {
 		list, err := client.ListKeys(ctx, &keysv1.ListKeysRequest{Filter: "certificate=crt_1"})
 		require.NoError(t, err)

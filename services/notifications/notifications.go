@@ -3,8 +3,10 @@
 package notifications
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -24,11 +26,7 @@ import (
 
 // Run runs the service until ctx ends or a part of it fails. A missing or foreign key-encryption key is Precondition KEK_MISSING or KEK_FOREIGN.
 func Run(ctx context.Context, p *service.Platform, cfg Config) error {
-	kek := cfg.KEKFile
-	if kek == "" {
-		kek = filepath.Join(p.DataDir, "notifications.kek")
-	}
-	sealer, err := seal.OpenKEK(ctx, p.Store, kek, p.Name)
+	sealer, err := seal.OpenKEK(ctx, p.Store, cmp.Or(cfg.KEKFile, filepath.Join(p.DataDir, "notifications.kek")), p.Name)
 	if err != nil {
 		return err
 	}
@@ -63,6 +61,6 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 	p.Go("deliveries", worker.New(worker.Config[domain.Delivery]{
 		Name: "notifications", Coll: deliveries, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.Step, Concurrency: cfg.Concurrency,
 	}).Run)
-	p.Go("janitor", a.Janitor)
+	p.Every("janitor", time.Hour, a.Tidy)
 	return p.Serve(ctx)
 }

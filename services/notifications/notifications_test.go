@@ -23,9 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stretchr/testify/require"
-	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -61,27 +59,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var start = time.Date(2026, 11, 2, 10, 0, 0, 0, time.UTC)
 
-// publisher keeps what would go to the bus: nothing, since this service tells no facts.
-type publisher struct {
-	mu      sync.Mutex
-	entries []docstore.Entry
-}
-
-func (p *publisher) Publish(_ context.Context, e ...docstore.Entry) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.entries = append(p.entries, e...)
-	return nil
-}
-func (*publisher) SafeAfter() time.Duration { return 0 }
-func (*publisher) OnNewStream(func())       {}
-
 type fixture struct {
 	*app.App
 	t       *testing.T
 	clk     *clock.Fake
 	store   docstore.Store
-	pub     *publisher
+	pub     testkit.Recorder
 	server  *grpc.Server
 	handle  func(ctx context.Context, e bus.Event) error
 	moved   bool        // the time was moved by pass
@@ -94,7 +77,7 @@ type fixture struct {
 func setup(t *testing.T) *fixture {
 	t.Helper()
 	clk := clock.NewFake(start)
-	f := &fixture{t: t, clk: clk, pub: &publisher{}}
+	f := &fixture{t: t, clk: clk}
 	f.store = faulty.New(memory.New(clk), faulty.Faults{Before: func(op faulty.Op, coll string) error {
 		if op == faulty.Update && coll == "deliveries" && f.away.Load() {
 			f.refused.Add(1)
@@ -103,32 +86,24 @@ func setup(t *testing.T) *fixture {
 		return nil
 	}})
 	logger := slog.New(slog.DiscardHandler)
-	out := outbox.New(outbox.Config{Store: f.store, Bus: f.pub, Source: "notifications", Clock: clk, Logger: logger, Audit: func(_ context.Context, e []docstore.Entry) error {
+	out := outbox.New(outbox.Config{Store: f.store, Bus: &f.pub, Source: "notifications", Clock: clk, Logger: logger, Audit: func(_ context.Context, e []docstore.Entry) error {
 		f.audits.Add(int32(len(e)))
 		return nil
 	}})
 	channelSpec, deliverySpec := app.Specs()
-	channels, err := outbox.Open[app.StoredChannel](t.Context(), out, channelSpec)
-	require.NoError(t, err)
-	deliveries, err := outbox.Open[domain.Delivery](t.Context(), out, deliverySpec)
-	require.NoError(t, err)
+	deliveries := testkit.Open[domain.Delivery](t, out, deliverySpec)
 	requests, err := once.Open(t.Context(), out)
 	require.NoError(t, err)
 	sealer, err := seal.OpenKEK(t.Context(), f.store, filepath.Join(t.TempDir(), "notifications.kek"), "notifications")
 	require.NoError(t, err)
 	f.App = &app.App{
-		Channels: channels, Deliveries: deliveries, Requests: requests, Sealer: sealer, Clock: clk, Logger: logger, Timeout: 20 * time.Second, Keep: notifications.Defaults().Keep,
+		Channels: testkit.Open[app.StoredChannel](t, out, channelSpec), Deliveries: deliveries, Requests: requests, Sealer: sealer,
+		Clock: clk, Logger: logger, Timeout: 20 * time.Second, Keep: notifications.Defaults().Keep,
 		Senders: map[string]app.Sender{domain.KindSMTP: smtp.Sender{}, domain.KindWebhook: webhook.Sender{Clock: clk}},
 	}
 	f.server, f.handle = &grpc.Server{App: f.App}, consumer.New(f.App).Handle
-	w := worker.New(worker.Config[domain.Delivery]{
-		Name: "notifications", Coll: deliveries, Clock: clk, Logger: logger, Tracer: noop.NewTracerProvider().Tracer(""), Step: f.Step,
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = out.Run(ctx) })
-	wg.Go(func() { _ = w.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	w := worker.New(worker.Config[domain.Delivery]{Name: "notifications", Coll: deliveries, Clock: clk, Logger: logger, Step: f.Step})
+	testkit.Run(t, out.Run, w.Run)
 	return f
 }
 
@@ -159,9 +134,7 @@ func (f *fixture) tell(id string, m proto.Message) {
 
 func (f *fixture) event(id string, m proto.Message) bus.Event {
 	f.t.Helper()
-	data, err := protojson.Marshal(m)
-	require.NoError(f.t, err)
-	return bus.Event{ID: id, Type: bus.TypeOf(m), Source: "test", Subject: "crt_1", Team: "web", Time: f.clk.Now(), Revision: 1, Data: data}
+	return testkit.Event(f.t, m, bus.Event{ID: id, Source: "test", Subject: "crt_1", Team: "web", Time: f.clk.Now(), Revision: 1})
 }
 
 func renewed(owner string) *certificateeventsv1.Renewed {
@@ -229,7 +202,7 @@ func TestAnEventThatComesTwiceIsOneMail(t *testing.T) {
 		ChannelId: c.GetId(), EventId: "crt_1-E-7-0", EventType: "certificate.renewed", Subject: "crt_1", State: "delivered", Attempts: 1,
 		CreateTime: timestamppb.New(start), Team: "web", Receiver: "ops@example.org",
 	}, byEvent(d)["crt_1-E-7-0"], protocmp.Transform(), protocmp.IgnoreFields(&notificationsv1.Delivery{}, "id")))
-	require.Empty(t, f.pub.entries, "nobody is told that somebody was told")
+	require.Empty(t, f.pub.Entries(), "nobody is told that somebody was told")
 }
 
 func byEvent(all []*notificationsv1.Delivery) map[string]*notificationsv1.Delivery {

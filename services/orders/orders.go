@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"path/filepath"
+	"time"
 
 	inventoryv1 "github.com/certwright/certwright/api/certwright/inventory/v1"
 	keysv1 "github.com/certwright/certwright/api/certwright/keys/v1"
@@ -24,7 +25,7 @@ import (
 
 // Run runs the service until ctx ends.
 func Run(ctx context.Context, p *service.Platform, cfg Config) error {
-	sealer, err := seal.OpenKEK(ctx, p.Store, cfg.keyFile(filepath.Join(p.DataDir, "orders.kek")), p.Name)
+	sealer, err := seal.OpenKEK(ctx, p.Store, cmp.Or(cfg.KEKFile, filepath.Join(p.DataDir, "orders.kek")), p.Name)
 	if err != nil {
 		return err
 	}
@@ -49,7 +50,7 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 		Name: "revocations", Coll: stores.Revocations, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.StepRevocation,
 		Concurrency: 8,
 	}).Run)
-	p.Go("request sweep", stores.Requests.Run)
+	p.Every("request sweep", time.Hour, stores.Requests.Sweep)
 	return p.Serve(ctx)
 }
 

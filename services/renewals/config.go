@@ -19,7 +19,7 @@ type Config struct {
 	OverduePart    float64         `yaml:"overdue_part" validate:"gte=0,lt=1" doc:"See overdue_after"`
 	OverdueFirst   time.Duration   `yaml:"overdue_first" validate:"min=1s" doc:"When a first version is overdue"`
 	Expiring       []time.Duration `yaml:"expiring" validate:"dive,min=1s" doc:"Time left at which an unreplaced certificate is warned of, falling; the first is at most a fifth of the life, each next one at most half of that"`
-	Lease          time.Duration   `yaml:"lease" validate:"omitempty,min=2000000000" doc:"How long a worker's claim lasts; at least four times the clock skew between replicas; 0 for 60s"`
+	Lease          time.Duration   `yaml:"lease" validate:"omitempty,min=2s" doc:"How long a worker's claim lasts; at least four times the clock skew between replicas; 0 for 60s"`
 	Concurrency    int             `yaml:"concurrency" validate:"gte=0,lte=1024" doc:"How many plans are stepped at once; 0 for 64"`
 	Sweep          time.Duration   `yaml:"sweep" validate:"min=0" doc:"How often the store is asked for due plans; 0 for 5s"`
 }

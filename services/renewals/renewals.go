@@ -4,6 +4,7 @@ package renewals
 
 import (
 	"context"
+	"time"
 
 	inventoryv1 "github.com/certwright/certwright/api/certwright/inventory/v1"
 	ordersv1 "github.com/certwright/certwright/api/certwright/orders/v1"
@@ -35,7 +36,7 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 		Name: "renewals", Coll: plans, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.Step,
 		Lease: cfg.Lease, Concurrency: cfg.Concurrency, Sweep: cfg.Sweep,
 	}).Run)
-	p.Go("janitor", a.Janitor)
+	p.Every("janitor", time.Hour, a.Sweep)
 	p.Heal("inventory", a.ReadInventory)
 	return p.Serve(ctx)
 }

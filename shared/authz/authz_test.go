@@ -200,6 +200,11 @@ func TestTeams(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			require.Equal(t, c.in, authz.InTeam(c.p, c.team))
 			require.Equal(t, c.own, authz.TeamOf(c.p))
+			if c.p.Team == authz.AllTeams {
+				require.Empty(t, authz.Scope(c.p))
+			} else {
+				require.Equal(t, c.own, authz.Scope(c.p))
+			}
 			err := authz.RequireTeam(authz.NewContext(t.Context(), c.p), c.team, "certificate crt_1")
 			switch {
 			case c.in:

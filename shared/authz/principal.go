@@ -72,6 +72,14 @@ func TeamOf(p Principal) string {
 	return p.Team
 }
 
+// Scope is the team whose things a list for p has: its own, or "" for every team's.
+func Scope(p Principal) string {
+	if p.Team == AllTeams {
+		return ""
+	}
+	return TeamOf(p)
+}
+
 type ctxKey struct{}
 
 // caller is a principal and the token it came in, which is forwarded as it is.

@@ -82,21 +82,8 @@ func (c *Config) setDefaults() error {
 	if c.Meter == nil {
 		c.Meter = metricnoop.NewMeterProvider().Meter("bus")
 	}
-	if c.MaxAge == 0 {
-		c.MaxAge = 7 * 24 * time.Hour
-	}
-	if c.MaxBytes == 0 {
-		c.MaxBytes = -1
-	}
-	if c.Replicas == 0 {
-		c.Replicas = 1
-	}
-	if c.SyncInterval == 0 {
-		c.SyncInterval = 2 * time.Minute
-	}
-	if c.HealthInterval == 0 {
-		c.HealthInterval = 2 * time.Second
-	}
+	c.MaxAge, c.MaxBytes, c.Replicas = cmp.Or(c.MaxAge, 7*24*time.Hour), cmp.Or(c.MaxBytes, -1), cmp.Or(c.Replicas, 1)
+	c.SyncInterval, c.HealthInterval = cmp.Or(c.SyncInterval, 2*time.Minute), cmp.Or(c.HealthInterval, 2*time.Second)
 	return nil
 }
 

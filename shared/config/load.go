@@ -12,11 +12,11 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"regexp"
 	"slices"
-	"sort"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -83,12 +83,7 @@ func failure(src Source, wrong []errs.Field) error {
 	return e
 }
 
-func nameOf(src Source) string {
-	if src.Service == "" {
-		return "certwright"
-	}
-	return src.Service
-}
+func nameOf(src Source) string { return cmp.Or(src.Service, "certwright") }
 
 type loader struct {
 	root    reflect.Value
@@ -142,9 +137,7 @@ func (l *loader) environment(src Source) {
 	for _, lf := range l.leaves {
 		byName[lf.env] = lf
 	}
-	env := slices.Clone(src.Env)
-	sort.Strings(env) // errors in a stable order
-	for _, kv := range env {
+	for _, kv := range slices.Sorted(slices.Values(src.Env)) { // errors in a stable order
 		name, value, _ := strings.Cut(kv, "=")
 		if !strings.HasPrefix(name, prefix) || ignored(name, src.IgnoreEnv) {
 			continue
@@ -164,11 +157,7 @@ func (l *loader) environment(src Source) {
 		if kubernetes.MatchString(name) || (strings.HasSuffix(name, "_PORT") && strings.HasPrefix(value, "tcp://")) {
 			continue
 		}
-		names := make([]string, 0, len(byName))
-		for n := range byName {
-			names = append(names, n)
-		}
-		l.fail(name, "no such environment variable%s", suggestion(name, names))
+		l.fail(name, "no such environment variable%s", suggestion(name, slices.Collect(maps.Keys(byName))))
 	}
 }
 
@@ -182,12 +171,7 @@ func ignored(name string, list []string) bool {
 }
 
 func (l *loader) flags(flags map[string]string) {
-	keys := make([]string, 0, len(flags))
-	for k := range flags {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	for _, k := range keys {
+	for _, k := range slices.Sorted(maps.Keys(flags)) {
 		path := strings.ReplaceAll(k, "-", "_")
 		i := slices.IndexFunc(l.leaves, func(lf leaf) bool { return lf.path == path })
 		switch {

@@ -128,7 +128,7 @@ func badSpec(format string, args ...any) error {
 
 // fieldsOf adds the top-level bson fields of the struct t by name, following inlined structs.
 func fieldsOf(t reflect.Type, into map[string]reflect.Type) error {
-	for f := range fields(t) {
+	for f := range t.Fields() {
 		if !f.IsExported() {
 			continue
 		}
@@ -162,16 +162,6 @@ func fieldsOf(t reflect.Type, into map[string]reflect.Type) error {
 		into[name] = f.Type
 	}
 	return nil
-}
-
-func fields(t reflect.Type) func(func(reflect.StructField) bool) {
-	return func(yield func(reflect.StructField) bool) {
-		for i := range t.NumField() {
-			if !yield(t.Field(i)) {
-				return
-			}
-		}
-	}
 }
 
 func isStrings(t reflect.Type) bool {

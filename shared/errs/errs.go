@@ -130,8 +130,8 @@ func As(err error) *Error {
 	return nil
 }
 
-// KindOf classifies any error: the kind of the first *Error in its chain, else Internal.
-// A nil error has no kind; asking is a programming error and answers Internal.
+// KindOf classifies any error: the kind of the first *Error in its chain, else Internal. Nil answers Internal too, so who looks for another kind
+// need not look for nil first.
 func KindOf(err error) Kind {
 	if e := As(err); e != nil {
 		return e.Kind

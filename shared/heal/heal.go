@@ -3,6 +3,7 @@
 package heal
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"log/slog"
@@ -118,10 +119,7 @@ const firstPause = 2 * time.Second
 // Run reads until ctx ends. The cursor lives in memory: a start reads everything once, in pages. After an error it goes on from the last page that was
 // read.
 func (r *Reader) Run(ctx context.Context) error {
-	every := r.Every
-	if every == 0 {
-		every = 3 * time.Minute
-	}
+	every := cmp.Or(r.Every, 3*time.Minute)
 	cursor, failures := "", 0
 	for ctx.Err() == nil {
 		page, err := r.Read(ctx, cursor)

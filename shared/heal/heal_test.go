@@ -28,12 +28,6 @@ type thing struct {
 	Note string `bson:"note"`
 }
 
-type noBus struct{}
-
-func (noBus) Publish(context.Context, ...docstore.Entry) error { return nil }
-func (noBus) SafeAfter() time.Duration                         { return 0 }
-func (noBus) OnNewStream(func())                               {}
-
 type bench struct {
 	t    *testing.T
 	clk  *clock.Fake
@@ -43,10 +37,8 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	clk := clock.NewFake(start)
-	out := outbox.New(outbox.Config{Store: memory.New(clk), Bus: noBus{}, Source: "test", Clock: clk, Logger: testkit.Logger(t)})
-	coll, err := outbox.Open[thing](t.Context(), out, docstore.Spec{Name: "things"})
-	require.NoError(t, err)
-	return &bench{t: t, clk: clk, coll: coll}
+	out := outbox.New(outbox.Config{Store: memory.New(clk), Bus: testkit.Silent{}, Source: "test", Clock: clk, Logger: testkit.Logger(t)})
+	return &bench{t: t, clk: clk, coll: testkit.Open[thing](t, out, docstore.Spec{Name: "things"})}
 }
 
 func (b *bench) insert(ids ...string) {
@@ -190,22 +182,8 @@ func runReader(t *testing.T, o *owner) *heal.Reader {
 	t.Helper()
 	o.clk = clock.NewFake(start)
 	r := &heal.Reader{Name: "test", Clock: o.clk, Logger: testkit.Logger(t), Every: time.Minute, Read: o.read, Now: make(chan struct{}, 1)}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = r.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	testkit.Run(t, r.Run)
 	return r
-}
-
-func (o *owner) passes(t *testing.T, step time.Duration, n int) {
-	t.Helper()
-	testkit.Eventually(t, func() bool {
-		if len(o.calls()) >= n {
-			return true
-		}
-		o.clk.Advance(step)
-		return false
-	}, "%d calls", n)
 }
 
 func TestAReaderGoesOnFromItsCursor(t *testing.T) {
@@ -217,7 +195,7 @@ func TestAReaderGoesOnFromItsCursor(t *testing.T) {
 	r.Poke()
 	testkit.Eventually(t, func() bool { return len(o.calls()) == 3 }, "a poke reads at once")
 	require.Equal(t, []string{`0s ""`, `0s "c1"`, `0s "c2"`}, o.calls())
-	o.passes(t, 10*time.Second, 4)
+	testkit.Passes(t, o.clk, 10*time.Second, func() bool { return len(o.calls()) >= 4 }, "a fourth call")
 	require.GreaterOrEqual(t, o.clk.Now().Sub(start), time.Minute)
 }
 
@@ -240,7 +218,7 @@ func TestAReaderThatFailsDoesNotSpin(t *testing.T) {
 			for range 10 {
 				r.Poke() // must not make it spin
 			}
-			o.passes(t, 500*time.Millisecond, 4)
+			testkit.Passes(t, o.clk, 500*time.Millisecond, func() bool { return len(o.calls()) >= 4 }, "a fourth call")
 			calls := len(o.calls())
 			require.LessOrEqual(t, calls, 2+int(o.clk.Now().Sub(start)/(2*time.Second)), "at least 2 s between two tries")
 		})

@@ -1,11 +1,12 @@
-// Package listing holds what every list of the API has in common: page sizes, and filters of the form
-// `field=value AND field=value` (a subset of AIP-160) over declared fields.
+// Package listing holds what every list of the API has in common: page sizes, filters of the form `field=value AND field=value` (a subset of AIP-160)
+// over declared fields, their way to an index, and the rows of a page.
 package listing
 
 import (
 	"slices"
 	"strings"
 
+	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
 )
 
@@ -27,7 +28,7 @@ func Filter(filter string, allowed ...string) (map[string]string, error) {
 	if strings.TrimSpace(filter) == "" {
 		return out, nil
 	}
-	for _, term := range terms(filter) {
+	for _, term := range Split(filter) {
 		name, value, ok := strings.Cut(term, "=")
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 		if len(value) >= 2 && value[0] == '"' && value[len(value)-1] == '"' {
@@ -47,8 +48,8 @@ func Filter(filter string, allowed ...string) (map[string]string, error) {
 	return out, nil
 }
 
-// terms splits at each " AND " outside of quotes.
-func terms(filter string) (all []string) {
+// Split returns the terms of a filter: what stands between " AND " outside of quotes.
+func Split(filter string) (all []string) {
 	const and = " AND "
 	quoted, start := false, 0
 	for i := 0; i < len(filter); i++ {
@@ -62,4 +63,30 @@ func terms(filter string) (all []string) {
 		}
 	}
 	return append(all, filter[start:])
+}
+
+// Term is a field and the value that it has to have; "" for any.
+type Term [2]string
+
+// By asks the index of the first term that has a value; those after it filter what is found there. Give the most telling one first.
+func By(q docstore.Query, terms ...Term) docstore.Query {
+	for _, t := range terms {
+		switch c := (docstore.Cond{Field: t[0], Op: docstore.Eq, Value: t[1]}); {
+		case c.Value == "":
+		case len(q.Where) == 0:
+			q.Where = append(q.Where, c)
+		default:
+			q.Filter = append(q.Filter, c)
+		}
+	}
+	return q
+}
+
+// Rows shows each document of a page.
+func Rows[T, V any](docs []docstore.Doc[T], show func(docstore.Doc[T]) V) []V {
+	var out []V
+	for _, d := range docs {
+		out = append(out, show(d))
+	}
+	return out
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
+	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/listing"
 )
@@ -76,4 +77,18 @@ func FuzzFilter(f *testing.F) {
 			require.NotEmpty(t, value)
 		}
 	})
+}
+
+func TestTheFirstTermIsLookedUpAndTheOthersFilter(t *testing.T) {
+	cond := func(field, value string) docstore.Cond {
+		return docstore.Cond{Field: field, Op: docstore.Eq, Value: value}
+	}
+	got := listing.By(docstore.Query{Limit: 7}, listing.Term{"owner", ""}, listing.Term{"state", "issued"}, listing.Term{"team", "web"}, listing.Term{"tag", ""})
+	require.Empty(t, cmp.Diff(docstore.Query{Limit: 7, Where: []docstore.Cond{cond("state", "issued")}, Filter: []docstore.Cond{cond("team", "web")}}, got))
+	require.Empty(t, cmp.Diff(docstore.Query{}, listing.By(docstore.Query{}, listing.Term{"team", ""})))
+}
+
+func TestRows(t *testing.T) {
+	docs := []docstore.Doc[int]{{Meta: docstore.Meta{ID: "a"}}, {Meta: docstore.Meta{ID: "b"}}}
+	require.Equal(t, []string{"a", "b"}, listing.Rows(docs, func(d docstore.Doc[int]) string { return d.ID }))
 }

@@ -69,7 +69,7 @@ func (r *Requests) ID(ctx context.Context, principal, method, requestID, prefix 
 		}
 		first, err := r.coll.Get(ctx, doc.ID)
 		switch {
-		case err != nil && errs.KindOf(err) == errs.NotFound: // too old, and swept this moment
+		case errs.KindOf(err) == errs.NotFound: // too old, and swept this moment
 			continue
 		case err != nil:
 			return "", err
@@ -82,40 +82,12 @@ func (r *Requests) ID(ctx context.Context, principal, method, requestID, prefix 
 	}
 }
 
-// Sweep removes what is older than Keep. Run calls it.
+// Sweep removes what is older than Keep. A service does it every so often.
 func (r *Requests) Sweep(ctx context.Context) error {
-	for {
-		page, err := r.coll.Find(ctx, docstore.Query{Where: []docstore.Cond{{Field: "due_at", Op: docstore.Lte, Value: r.coll.Clock().Now()}}, Limit: 1000})
-		if err != nil {
-			return err
-		}
-		removed := 0
-		for _, d := range page.Docs {
-			switch err := r.coll.Remove(ctx, d); {
-			case err == nil:
-				removed++
-			case errs.KindOf(err) != errs.Conflict && errs.KindOf(err) != errs.NotFound: // else another replica was quicker
-				return err
-			}
-		}
-		if page.Next == "" || removed == 0 {
-			return nil
-		}
-	}
+	return r.coll.RemoveAll(ctx, docstore.Cond{Field: "due_at", Op: docstore.Lte, Value: r.coll.Clock().Now()})
 }
 
 func hash(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
-}
-
-// Run sweeps once an hour until ctx ends. What cannot be removed now is removed later.
-func (r *Requests) Run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if err := r.Sweep(ctx); err != nil && ctx.Err() == nil {
-			r.coll.Logger().WarnContext(ctx, "old requests are removed later", "error", err)
-		}
-		_ = r.coll.Clock().Sleep(ctx, time.Hour)
-	}
-	return nil
 }

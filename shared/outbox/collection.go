@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strconv"
 	"time"
@@ -22,6 +21,9 @@ import (
 
 // ErrUnchanged is returned by a Change function that found nothing to do; Change then writes nothing and succeeds.
 var ErrUnchanged = errors.New("unchanged")
+
+// removePage is how many documents RemoveAll reads at once.
+const removePage = 500
 
 // maxConflicts is how often Change loads again when others write the same document.
 const maxConflicts = 50
@@ -54,9 +56,6 @@ func (c *Collection[T]) Clock() clock.Clock { return c.out.cfg.Clock }
 func (c *Collection[T]) Patience() (lease, sweep time.Duration) {
 	return c.out.cfg.Lease, c.out.cfg.WorkerSweep
 }
-
-// Logger is the logger of the outbox.
-func (c *Collection[T]) Logger() *slog.Logger { return c.out.cfg.Logger }
 
 // Get returns the document, tombstones included. NotFound when there is none.
 func (c *Collection[T]) Get(ctx context.Context, id string) (docstore.Doc[T], error) {
@@ -167,6 +166,24 @@ func (c *Collection[T]) Change(ctx context.Context, id string, f func(doc *docst
 // Remove deletes the document for good; Conflict when it changed or its outbox is not empty yet.
 func (c *Collection[T]) Remove(ctx context.Context, doc docstore.Doc[T]) error {
 	return c.out.cfg.Store.Remove(ctx, c.name, doc.ID, doc.Revision)
+}
+
+// RemoveAll removes for good what matches, page by page. What changed meanwhile, or has something in its outbox, stays for the next time.
+func (c *Collection[T]) RemoveAll(ctx context.Context, where ...docstore.Cond) error {
+	for after := ""; ; {
+		page, err := c.Find(ctx, docstore.Query{Where: where, After: after, Limit: removePage})
+		if err != nil {
+			return err
+		}
+		for _, doc := range page.Docs {
+			if err := c.Remove(ctx, doc); err != nil && errs.KindOf(err) != errs.Conflict && errs.KindOf(err) != errs.NotFound {
+				return err
+			}
+		}
+		if after = page.Next; after == "" {
+			return nil
+		}
+	}
 }
 
 // TellAgain tells a fact that the document keeps under its natural key once more, because somebody asked again. It reports whether there was one.
@@ -504,13 +521,4 @@ func (c *Collection[T]) Rest(m *docstore.Meta, natural string) bool {
 		}
 	}
 	return false
-}
-
-// AnsweredAll ends the waiting for every fact whose natural key done names.
-func AnsweredAll(m *docstore.Meta, done func(natural string) bool) {
-	for _, k := range m.Kept {
-		if k.Await && done(k.Key) {
-			Answered(m, k.Key)
-		}
-	}
 }

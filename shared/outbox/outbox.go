@@ -4,11 +4,12 @@
 // Use one Outbox per store, and open each collection through it. Nothing else may write to the store.
 //
 // What is promised: a fact whose write succeeded reaches the bus at least once; facts of one document leave one process in the order of their
-// revisions. What is not: that a fact comes only once, or in order when
-// several replicas write, a crash or a failure came between, or more waits than memory holds.
+// revisions. What is not: that a fact comes only once, or in order when several replicas write, a crash or a failure came between, or more waits
+// than memory holds.
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -75,17 +76,9 @@ type Outbox struct {
 
 // New makes an Outbox. Call Run to start its relay.
 func New(cfg Config) *Outbox {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&cfg.Sweep, 5*time.Second)
-	def(&cfg.Abandoned, 10*time.Second)
-	def(&cfg.FirstRepeat, time.Minute)
-	def(&cfg.MaxRepeat, time.Hour)
-	def(&cfg.Lease, time.Minute)
-	def(&cfg.WorkerSweep, 5*time.Second)
+	cfg.Sweep, cfg.Abandoned = cmp.Or(cfg.Sweep, 5*time.Second), cmp.Or(cfg.Abandoned, 10*time.Second)
+	cfg.FirstRepeat, cfg.MaxRepeat = cmp.Or(cfg.FirstRepeat, time.Minute), cmp.Or(cfg.MaxRepeat, time.Hour)
+	cfg.Lease, cfg.WorkerSweep = cmp.Or(cfg.Lease, time.Minute), cmp.Or(cfg.WorkerSweep, 5*time.Second)
 	o := &Outbox{
 		cfg:     cfg,
 		locks:   locks{held: map[string]*docLock{}},

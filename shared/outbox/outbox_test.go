@@ -108,22 +108,13 @@ func newBench(t *testing.T, change ...func(*bench, *outbox.Config)) *bench {
 	}
 	cfg.Store, cfg.Clock = b.store, b.clk
 	b.out = outbox.New(cfg)
-	var err error
-	b.coll, err = outbox.Open[thing](t.Context(), b.out, docstore.Spec{Name: "things"})
-	require.NoError(t, err)
+	b.coll = testkit.Open[thing](t, b.out, docstore.Spec{Name: "things"})
 	b.coll.Watch(func(string, time.Time) {}, nil)
 	return b
 }
 
 // run starts the relay; stop ends it and waits.
-func (b *bench) run() (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = b.out.Run(ctx) })
-	stop = func() { cancel(); wg.Wait() }
-	b.t.Cleanup(stop)
-	return stop
-}
+func (b *bench) run() (stop func()) { return testkit.Run(b.t, b.out.Run) }
 
 func (b *bench) insert(id string, facts ...outbox.Fact) docstore.Doc[thing] {
 	b.t.Helper()
@@ -141,18 +132,6 @@ func (b *bench) left() []string {
 		ids[i] = p.Entry.MsgID
 	}
 	return ids
-}
-
-// passes lets time go by in steps until cond holds.
-func (b *bench) passes(step time.Duration, cond func() bool, msg string) {
-	b.t.Helper()
-	testkit.Eventually(b.t, func() bool {
-		if cond() {
-			return true
-		}
-		b.clk.Advance(step)
-		return cond()
-	}, "%s", msg)
 }
 
 func (b *bench) msgID(doc string, revision, n int) string {
@@ -266,7 +245,7 @@ func TestAnEntryThatCanNeverBeSentHoldsUpNobody(t *testing.T) {
 	require.NoError(t, b.out.Flush(t.Context()))
 	require.Empty(t, cmp.Diff(want, b.bus.published()))
 	bad := []string{b.msgID("badd17", 1, 0), b.msgID("badd30", 1, 0)}
-	b.passes(time.Second, func() bool { return slices.Equal(bad, b.left()) }, "the good ones are cleared, the bad ones stay")
+	testkit.Passes(t, b.clk, time.Second, func() bool { return slices.Equal(bad, b.left()) }, "the good ones are cleared, the bad ones stay")
 	tried := b.bus.tried()
 	for range 20 {
 		b.clk.Advance(time.Second)
@@ -308,11 +287,11 @@ func TestAuditEntriesThatWaitDoNotHoldUpFacts(t *testing.T) {
 	require.NoError(t, b.coll.Insert(outbox.WithoutCall(ctx), &docstore.Doc[thing]{Meta: docstore.Meta{ID: "c", Team: "default"}}, told("c")))
 	testkit.Eventually(t, func() bool { return len(b.bus.published()) == 3 }, "the facts are sent")
 	audit := "a-" + b.out.Epoch() + "-1-audit"
-	b.passes(time.Second, func() bool { return slices.Equal([]string{audit}, b.left()) }, "the facts are cleared, the audit entry waits")
+	testkit.Passes(t, b.clk, time.Second, func() bool { return slices.Equal([]string{audit}, b.left()) }, "the facts are cleared, the audit entry waits")
 
 	down.Store(false)
 	close(release)
-	b.passes(time.Second, func() bool { return len(b.left()) == 0 }, "the audit entry is cleared on identity's yes")
+	testkit.Passes(t, b.clk, time.Second, func() bool { return len(b.left()) == 0 }, "the audit entry is cleared on identity's yes")
 	mu.Lock()
 	defer mu.Unlock()
 	require.Equal(t, []string{"token:t /x/Create a"}, slices.Compact(audited))
@@ -333,7 +312,7 @@ func TestSentEntriesAreClearedWhenTheBusCannotLoseThemAnyMoreEvenUnderLoad(t *te
 	b.clk.Advance(2 * time.Second)
 	require.Contains(t, b.left(), b.msgID("first", 1, 0))
 	n := 0
-	b.passes(500*time.Millisecond, func() bool {
+	testkit.Passes(t, b.clk, 500*time.Millisecond, func() bool {
 		n++
 		b.insert(fmt.Sprintf("load%d", n), told("load")) // wakes the relay each time
 		return !slices.Contains(b.left(), b.msgID("first", 1, 0))
@@ -381,7 +360,7 @@ func TestWhatACrashLeftIsSentByASweep(t *testing.T) {
 	stop := other.run()
 	require.NoError(t, other.out.Flush(t.Context()))
 	require.Equal(t, []string{b.msgID("own", 1, 0)}, other.bus.published())
-	other.passes(time.Second, func() bool { return len(other.bus.published()) >= 3 }, "the sweep finds what was left")
+	testkit.Passes(t, other.clk, time.Second, func() bool { return len(other.bus.published()) >= 3 }, "the sweep finds what was left")
 	for range 30 {
 		b.clk.Advance(time.Second)
 		runtime.Gosched()
@@ -406,7 +385,7 @@ func TestASweepSeesPastEntriesThatAreStuck(t *testing.T) {
 	b.insert("bad", facts...)
 	crashed.insert("good", told("good"))
 	b.run()
-	b.passes(time.Second, func() bool { return slices.Contains(b.bus.published(), b.msgID("good", 1, 0)) }, "the good one is found")
+	testkit.Passes(t, b.clk, time.Second, func() bool { return slices.Contains(b.bus.published(), b.msgID("good", 1, 0)) }, "the good one is found")
 }
 
 func TestAWriteWhoseAnswerWasLostIsToldAllTheSame(t *testing.T) {
@@ -426,7 +405,7 @@ func TestAWriteWhoseAnswerWasLostIsToldAllTheSame(t *testing.T) {
 	require.ErrorContains(t, b.coll.Save(t.Context(), &doc, told("a")), "the answer was lost")
 	require.Empty(t, cmp.Diff(before, doc), "the document is as it was")
 	require.Equal(t, errs.Conflict, errs.KindOf(b.coll.Save(t.Context(), &doc, told("a"))), "it was written")
-	b.passes(time.Second, func() bool { return slices.Equal(b.bus.published(), []string{b.msgID("a", 2, 0)}) }, "the fact is found in the store")
+	testkit.Passes(t, b.clk, time.Second, func() bool { return slices.Equal(b.bus.published(), []string{b.msgID("a", 2, 0)}) }, "the fact is found in the store")
 }
 
 func TestTheEndOfRunSendsWhatWaits(t *testing.T) {
@@ -593,13 +572,12 @@ func TestTheWorkerIsToldWhenADocumentIsDueForIt(t *testing.T) {
 	require.Equal(t, []time.Time{start, start.Add(time.Minute)}, told, "a claimed one is due for others when its lease ends")
 }
 
-func TestPostponeAndAnsweredAllTouchOnlyWhatIsAwaited(t *testing.T) {
+func TestPostponeTouchesOnlyWhatIsAwaited(t *testing.T) {
 	b := newBench(t)
 	m := &certificatev1.Deleted{}
-	doc := b.insert("a", outbox.Await("x/1", m), outbox.Await("x/2", m), outbox.Await("y", m), outbox.Keep("z", m))
+	doc := b.insert("a", outbox.Await("y", m), outbox.Keep("z", m))
 	outbox.Postpone(&doc.Meta, "y", start.Add(time.Hour))
 	outbox.Postpone(&doc.Meta, "z", start)
-	outbox.AnsweredAll(&doc.Meta, func(natural string) bool { return strings.HasPrefix(natural, "x/") })
 	require.NoError(t, b.coll.Save(t.Context(), &doc))
 	require.Equal(t, start.Add(time.Hour), doc.DueAt)
 }
@@ -610,13 +588,30 @@ func TestDueListsWhatIsDueEvenWhatCannotBeDecoded(t *testing.T) {
 		doc := docstore.Doc[thing]{Meta: docstore.Meta{ID: fmt.Sprintf("d%d", n), Team: "default", WorkAt: at}}
 		require.NoError(t, b.coll.Insert(t.Context(), &doc))
 	}
-	other, err := outbox.Open[struct {
+	other := testkit.Open[struct {
 		Note int `bson:"note"`
-	}](t.Context(), b.out, docstore.Spec{Name: "things"})
-	require.NoError(t, err)
+	}](t, b.out, docstore.Spec{Name: "things"})
 	due, err := other.Due(t.Context(), start, 10)
 	require.NoError(t, err)
 	require.Len(t, due, 2)
 	require.Equal(t, "d2", due[0].ID)
 	require.Equal(t, "d1", due[1].ID)
+}
+
+func TestAllThatMatchesIsRemovedButWhatHasAnOutbox(t *testing.T) {
+	b := newBench(t)
+	for i := range 1100 { // more than two pages
+		b.insert(fmt.Sprintf("old-%04d", i))
+	}
+	b.insert("old-telling", outbox.Tell(&certificatev1.Deleted{CertificateId: "old-telling"}))
+	b.clk.Advance(time.Hour)
+	b.insert("young")
+	require.NoError(t, b.coll.RemoveAll(t.Context(), docstore.Cond{Field: "changed_at", Op: docstore.Lt, Value: b.clk.Now()}))
+	left, err := b.coll.Find(t.Context(), docstore.Query{})
+	require.NoError(t, err)
+	var ids []string
+	for _, d := range left.Docs {
+		ids = append(ids, d.ID)
+	}
+	require.ElementsMatch(t, []string{"old-telling", "young"}, ids)
 }

@@ -71,7 +71,7 @@ func telemetryOptions(t trace.TracerProvider, m metric.MeterProvider) []otelgrpc
 	}
 }
 
-// Stop stops s: it takes no new call, waits for those in flight until ctx ends, and then cuts them off. It is the Stop of a lifecycle.Part.
+// Stop stops s: it takes no new call, waits for those in flight until ctx ends, and then cuts them off.
 func Stop(ctx context.Context, s *grpc.Server) error {
 	done := make(chan struct{})
 	go func() {

@@ -135,7 +135,7 @@ func loadOrCreate(path string) (kek *localkek.Key, made bool, err error) {
 // loadGuard returns nil when there is no guard.
 func loadGuard(ctx context.Context, store docstore.Store, service string) (*guard, error) {
 	raw, err := store.Get(ctx, GuardCollection, service)
-	if errs.KindOf(err) == errs.NotFound && err != nil {
+	if errs.KindOf(err) == errs.NotFound {
 		return nil, nil //nolint:nilnil // absence is an answer here, not an error
 	}
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"crypto/hpke"
 
 	"github.com/certwright/certwright/shared/errs"
-	"github.com/certwright/certwright/shared/secret"
 )
 
 // The one HPKE suite (RFC 9180, base mode): DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM.
@@ -27,29 +26,8 @@ func NewReceiver() (*Receiver, error) {
 	return &Receiver{key: key}, nil
 }
 
-// LoadReceiver makes the receiver again whose Private was kept, e.g. in an agent's state directory.
-func LoadReceiver(private secret.Value) (*Receiver, error) {
-	kem, _, _ := suite()
-	raw := private.RevealBytes()
-	defer clear(raw)
-	key, err := kem.NewPrivateKey(raw)
-	if err != nil {
-		return nil, errs.New(errs.Precondition, reasonBroken, "not the private key of a receiver (32 bytes, X25519)")
-	}
-	return &Receiver{key: key}, nil
-}
-
 // Public returns the public key, 32 bytes (X25519).
 func (r *Receiver) Public() []byte { return r.key.PublicKey().Bytes() }
-
-// Private returns the private key, for a receiver that has to outlive its process.
-func (r *Receiver) Private() (secret.Value, error) {
-	raw, err := r.key.Bytes()
-	if err != nil {
-		return secret.Value{}, errs.New(errs.Internal, "", "reading a receiver's key: %w", err)
-	}
-	return secret.NewBytes(raw), nil
-}
 
 // SealTo seals plaintext so that only the receiver with this public key opens it, and only when it gives the same info: the purpose
 // and the ids that the content belongs to. It proves nothing about the sender. Invalid RECEIVER_KEY: pub is not an X25519 public key.

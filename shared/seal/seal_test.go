@@ -310,15 +310,6 @@ func TestReceiver(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "private key", string(got))
 
-	private, err := r.Private()
-	require.NoError(t, err)
-	again, err := LoadReceiver(private)
-	require.NoError(t, err)
-	require.Equal(t, r.Public(), again.Public())
-	got, err = again.Open(sealed, []byte("dep_1"))
-	require.NoError(t, err)
-	require.Equal(t, "private key", string(got))
-
 	_, err = other.Open(sealed, []byte("dep_1"))
 	require.Equal(t, "SEAL_BROKEN", errs.ReasonOf(err), "another receiver")
 	_, err = r.Open(sealed, []byte("dep_2"))

@@ -4,11 +4,8 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
-	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -18,8 +15,8 @@ import (
 	"github.com/certwright/certwright/shared/bus"
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
-	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/heal"
+	"github.com/certwright/certwright/shared/lifecycle"
 	"github.com/certwright/certwright/shared/outbox"
 )
 
@@ -46,17 +43,26 @@ type Platform struct {
 	// Ready is told whether the service works; nil is allowed.
 	Ready func(ready bool)
 
-	tasks []task
-}
-
-type task struct {
-	name string
-	run  func(ctx context.Context) error
+	tasks []lifecycle.Part
 }
 
 // Go adds background work that runs from Serve on until its context ends. An error of it stops the service.
 func (p *Platform) Go(name string, run func(ctx context.Context) error) {
-	p.tasks = append(p.tasks, task{name: name, run: run})
+	p.tasks = append(p.tasks, lifecycle.Part{Name: name, Run: run})
+}
+
+// Every adds background work that is done at once and then with this pause in between. An error of it is logged, and it is done again after the pause.
+func (p *Platform) Every(name string, pause time.Duration, work func(ctx context.Context) error) {
+	p.Go(name, func(ctx context.Context) error {
+		for {
+			if err := work(ctx); err != nil && ctx.Err() == nil {
+				p.Logger.WarnContext(ctx, "background work is done again later", "work", name, "error", err)
+			}
+			if p.Clock.Sleep(ctx, pause) != nil {
+				return nil //nolint:nilerr // the service stops
+			}
+		}
+	})
 }
 
 // Heal adds a reader of an owner's changes, which reads at once whenever the bus lost its stream.
@@ -68,62 +74,20 @@ func (p *Platform) Heal(name string, read func(ctx context.Context, cursor strin
 
 // Serve runs the service until ctx ends or a part of it fails (a panic is a failure), and stops it in order: readiness; then intake (bus and gRPC) and
 // work, each finishing what is in hand; then the outbox, which sends what those wrote. It returns the errors of what failed, joined, and when it returns
-// nothing of the service runs any more. A second call is not possible.
+// nothing of the service runs any more, unless the error says so. A second call is not possible.
 func (p *Platform) Serve(ctx context.Context) error {
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWork()
-	relay, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopRelay()
-
-	failed := make(chan error, len(p.tasks)+3)
-	var working, relaying sync.WaitGroup
-	start := func(wg *sync.WaitGroup, name string, runCtx context.Context, run func(context.Context) error) {
-		wg.Go(func() {
-			err := guarded(func() error { return run(runCtx) })
-			if err != nil && runCtx.Err() == nil {
-				failed <- fmt.Errorf("%s: %s: %w", p.Name, name, err)
-			}
-		})
-	}
-	start(&relaying, "outbox", relay, p.Outbox.Run)
-	for _, t := range p.tasks {
-		start(&working, t.name, work, t.run)
-	}
-	start(&working, "bus", work, p.Bus.Run)
+	work := append(p.tasks, lifecycle.Part{Name: "bus", Run: p.Bus.Run})
 	if p.Listen != nil {
-		start(&working, "grpc", work, func(ctx context.Context) error { return p.Listen(ctx, p.Server) })
+		work = append(work, lifecycle.Part{Name: "grpc", Run: func(ctx context.Context) error { return p.Listen(ctx, p.Server) }})
 	}
-	if p.Ready != nil {
-		p.Ready(true)
-	}
+	g := lifecycle.Group{Ready: p.Ready}
+	g.Add(lifecycle.Part{Name: "outbox", Run: p.Outbox.Run})
+	g.Add(work...)
 	p.Logger.InfoContext(ctx, "service started")
-
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	}
-	if p.Ready != nil {
-		p.Ready(false)
-	}
-	stopWork()
-	working.Wait()
-	stopRelay()
-	relaying.Wait()
-	close(failed)
-	for more := range failed {
-		err = errors.Join(err, more)
-	}
+	err := g.Run(ctx)
 	p.Logger.InfoContext(context.WithoutCancel(ctx), "service stopped")
+	if err != nil {
+		err = fmt.Errorf("%s: %w", p.Name, err)
+	}
 	return err
-}
-
-// guarded turns a panic into an error, so that the rest still stops in order.
-func guarded(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = errs.New(errs.Internal, "PANIC", "panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return f()
 }

@@ -188,5 +188,5 @@ func newLogger(c Config) (*slog.Logger, error) {
 	default:
 		return nil, errs.New(errs.Invalid, "CONFIG_INVALID", "log format: %q given, allowed: json, text", c.LogFormat)
 	}
-	return slog.New(NewHandler(h, clk)), nil
+	return slog.New(handler{h, clk}), nil
 }

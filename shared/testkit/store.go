@@ -1,13 +1,17 @@
 package testkit
 
 import (
+	"context"
 	"path/filepath"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/docstore/memory"
 	"github.com/certwright/certwright/shared/docstore/sqlite"
+	"github.com/certwright/certwright/shared/outbox"
 )
 
 // Store opens an empty SQLite store, as the product's default is, in a directory of the test. It is closed when the test ends.
@@ -37,4 +41,11 @@ func MemoryStore(t testing.TB, c clock.Clock) docstore.Store {
 	s := memory.New(c)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
+}
+
+// Open opens a collection through out.
+func Open[T any](t require.TestingT, out *outbox.Outbox, spec docstore.Spec) *outbox.Collection[T] {
+	coll, err := outbox.Open[T](context.Background(), out, spec)
+	require.NoError(t, err)
+	return coll
 }

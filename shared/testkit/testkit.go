@@ -1,8 +1,9 @@
-// Package testkit is what the tests of several packages need: a real bus server, stores, loggers and conditions with a
-// deadline. It is never linked into the product.
+// Package testkit is what the tests of several packages need: a real bus server and one that only remembers, stores, loggers, background
+// work that ends with its test, and conditions with a deadline. It is never linked into the product.
 package testkit
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/certwright/certwright/shared/clock"
 )
 
 // Deadline is how long Eventually waits. It is generous, since tests share two slow cores with everything else.
@@ -84,6 +87,35 @@ func Eventually(t testing.TB, cond func() bool, msg string, args ...any) {
 			t.Fatalf("not within %s: %s", Deadline, fmt.Sprintf(msg, args...))
 		}
 	}
+}
+
+// Passes lets the time of clk go by in steps until cond holds, and fails the test with msg like Eventually when it does not.
+func Passes(t testing.TB, clk *clock.Fake, step time.Duration, cond func() bool, msg string, args ...any) {
+	t.Helper()
+	Eventually(t, func() bool {
+		if cond() {
+			return true
+		}
+		clk.Advance(step)
+		return cond()
+	}, msg, args...)
+}
+
+// Run runs each part in the background until stop is called or the test ends, and waits until they have returned. An error of a part fails the test.
+func Run(t testing.TB, parts ...func(ctx context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, part := range parts {
+		running.Go(func() {
+			if err := part(ctx); err != nil {
+				t.Errorf("in the background: %v", err)
+			}
+		})
+	}
+	stop = func() { cancel(); running.Wait() }
+	t.Cleanup(stop)
+	return stop
 }
 
 // Logger writes to the test's log, everything from Debug on, and falls silent when the test has ended.

@@ -1,16 +1,22 @@
 package testkit_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
+	certificatev1 "github.com/certwright/certwright/api/certwright/events/certificate/v1"
+	"github.com/certwright/certwright/shared/bus"
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
+	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/testkit"
 )
 
@@ -61,6 +67,8 @@ func (s *spy) Fatalf(format string, args ...any) {
 	panic(errEnded)
 }
 
+func (s *spy) Errorf(format string, args ...any) { s.failed = fmt.Sprintf(format, args...) }
+
 func TestAMissingProgramSkipsOrFails(t *testing.T) {
 	for _, row := range []struct{ name, requireAll, skipped, failed string }{
 		{"a developer's machine skips", "", "no-such-program is not installed: install package no-such-package", ""},
@@ -87,6 +95,55 @@ func TestStoresAreEmptyAndWork(t *testing.T) {
 			require.NotEmpty(t, s.Epoch())
 		})
 	}
+}
+
+func TestARecorderRemembersTheFactsOfAnOutbox(t *testing.T) {
+	clk := clock.NewFake(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+	var recorder testkit.Recorder
+	out := outbox.New(outbox.Config{Store: testkit.MemoryStore(t, clk), Bus: &recorder, Source: "inventory", Clock: clk, Logger: testkit.Logger(t)})
+	things := testkit.Open[struct{}](t, out, docstore.Spec{Name: "things"})
+	testkit.Run(t, out.Run)
+	tell := func(id string) {
+		doc := docstore.Doc[struct{}]{Meta: docstore.Meta{ID: id, Team: "web"}}
+		require.NoError(t, things.Insert(t.Context(), &doc, outbox.Tell(&certificatev1.Deleted{CertificateId: id})))
+		require.NoError(t, out.Flush(t.Context()))
+	}
+	tell("a")
+	require.Equal(t, []string{"certificate.deleted"}, testkit.Types(t, recorder.Take()))
+	require.Empty(t, recorder.Take())
+	tell("b")
+	require.Len(t, recorder.Take(), 1)
+	all := testkit.Events(t, recorder.Entries())
+	require.Len(t, all, 2)
+	require.Equal(t, "b", all[1].Subject)
+	m := testkit.Message(t, all[1])
+	require.True(t, proto.Equal(&certificatev1.Deleted{CertificateId: "b"}, m), m)
+	made := testkit.Event(t, m, bus.Event{ID: "x", Subject: "b"})
+	require.Equal(t, "certificate.deleted", made.Type)
+	require.True(t, proto.Equal(m, testkit.Message(t, made)))
+}
+
+func TestTimePassesUntilItIsEnough(t *testing.T) {
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	clk := clock.NewFake(start)
+	for range 2 { // the second finds it already so
+		testkit.Passes(t, clk, 25*time.Minute, func() bool { return clk.Now().Sub(start) >= time.Hour }, "an hour")
+		require.Equal(t, start.Add(75*time.Minute), clk.Now())
+	}
+}
+
+func TestAPartThatFailsInTheBackgroundFailsTheTest(t *testing.T) {
+	s := &spy{TB: t}
+	ended := false
+	stop := testkit.Run(s, func(context.Context) error { return errors.New("broken") }, func(ctx context.Context) error {
+		<-ctx.Done()
+		ended = true
+		return nil
+	})
+	stop()
+	stop()
+	require.True(t, ended)
+	require.Equal(t, "in the background: broken", s.failed)
 }
 
 func TestTheLoggerMayOutliveItsTest(t *testing.T) {

@@ -7,6 +7,7 @@
 package worker
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"errors"
@@ -106,18 +107,9 @@ const (
 
 // New makes a worker and registers it with its collection.
 func New[T any](cfg Config[T]) *Worker[T] {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
 	lease, sweep := cfg.Coll.Patience()
-	def(&cfg.Lease, lease)
-	def(&cfg.Sweep, sweep)
-	def(&cfg.Grace, 5*time.Second)
-	if cfg.Concurrency == 0 {
-		cfg.Concurrency = 64
-	}
+	cfg.Lease, cfg.Sweep, cfg.Grace = cmp.Or(cfg.Lease, lease), cmp.Or(cfg.Sweep, sweep), cmp.Or(cfg.Grace, 5*time.Second)
+	cfg.Concurrency = cmp.Or(cfg.Concurrency, 64)
 	if cfg.Tracer == nil {
 		cfg.Tracer = noop.NewTracerProvider().Tracer("worker")
 	}

@@ -38,12 +38,6 @@ type (
 	result = worker.Result[job]
 )
 
-type noBus struct{}
-
-func (noBus) Publish(context.Context, ...docstore.Entry) error { return nil }
-func (noBus) SafeAfter() time.Duration                         { return 0 }
-func (noBus) OnNewStream(func())                               {}
-
 type bench struct {
 	t     testing.TB
 	clk   *clock.Fake
@@ -60,10 +54,8 @@ func newBench(t testing.TB, f faulty.Faults, step func(ctx context.Context, d do
 	t.Helper()
 	b := &bench{t: t, clk: clock.NewFake(start), step: step}
 	b.store = faulty.New(memory.New(b.clk), f)
-	out := outbox.New(outbox.Config{Store: b.store, Bus: noBus{}, Source: "test", Clock: b.clk, Logger: testkit.Logger(t)})
-	var err error
-	b.coll, err = outbox.Open[job](t.Context(), out, docstore.Spec{Name: "jobs"})
-	require.NoError(t, err)
+	out := outbox.New(outbox.Config{Store: b.store, Bus: testkit.Silent{}, Source: "test", Clock: b.clk, Logger: testkit.Logger(t)})
+	b.coll = testkit.Open[job](t, out, docstore.Spec{Name: "jobs"})
 	return b
 }
 
@@ -109,18 +101,6 @@ func (b *bench) get(id string) doc {
 	return d
 }
 
-// passes lets time go by in steps until cond holds.
-func (b *bench) passes(step time.Duration, cond func() bool, msg string) {
-	b.t.Helper()
-	testkit.Eventually(b.t, func() bool {
-		if cond() {
-			return true
-		}
-		b.clk.Advance(step)
-		return cond()
-	}, "%s", msg)
-}
-
 // finish does one step and rests.
 func finish(_ context.Context, _ doc) (result, error) { return done(clock.Never), nil }
 
@@ -147,9 +127,9 @@ func TestADocumentIsSteppedWhenItIsDue(t *testing.T) {
 	b.insert("soon", start.Add(3*time.Second))
 	b.clk.Advance(2 * time.Second)
 	require.Zero(t, b.get("soon").Body.Steps)
-	b.passes(time.Second, b.has("soon", 1), "its own timer")
+	testkit.Passes(t, b.clk, time.Second, b.has("soon", 1), "its own timer")
 	require.True(t, b.clk.Now().Before(start.Add(5*time.Second)), "no sweep was needed")
-	b.passes(time.Minute, b.has("far", 1), "a sweep finds it")
+	testkit.Passes(t, b.clk, time.Minute, b.has("far", 1), "a sweep finds it")
 	d := b.get("far")
 	require.Empty(t, d.LeaseToken)
 	require.False(t, d.LeaseUntil.After(b.clk.Now()))
@@ -162,7 +142,7 @@ func TestADocumentPutOffAndCalledBackComesInTime(t *testing.T) {
 	_, err := b.coll.Change(t.Context(), "a", func(d *doc) ([]outbox.Fact, error) { d.WorkAt = start.Add(4 * time.Second); return nil, nil })
 	require.NoError(t, err)
 	b.clk.Advance(2 * time.Second)
-	b.passes(time.Second/2, b.has("a", 1), "stepped")
+	testkit.Passes(t, b.clk, time.Second/2, b.has("a", 1), "stepped")
 	require.False(t, b.clk.Now().Before(start.Add(4*time.Second)))
 }
 
@@ -255,7 +235,7 @@ func TestALeaseOfAnotherIsLeftAloneUntilItEnds(t *testing.T) {
 		b.clk.Advance(time.Second)
 		require.Empty(t, b.stepped())
 	}
-	b.passes(time.Second, b.has("a", 1), "taken over")
+	testkit.Passes(t, b.clk, time.Second, b.has("a", 1), "taken over")
 	require.Len(t, b.stepped(), 1)
 }
 
@@ -315,7 +295,7 @@ func TestAStepThatFailsIsTriedAgain(t *testing.T) {
 				}
 				b.clk.Advance(wait * time.Second)
 			}
-			b.passes(time.Second, b.has("a", 1), "mended")
+			testkit.Passes(t, b.clk, time.Second, b.has("a", 1), "mended")
 			require.Zero(t, b.get("a").Failures)
 		})
 	}
@@ -334,7 +314,7 @@ func TestAStepThatTakesHalfTheLeaseIsEnded(t *testing.T) {
 	<-inHand
 	b.clk.Advance(30*time.Second - time.Millisecond)
 	require.Zero(t, b.get("a").Failures)
-	b.passes(time.Millisecond, func() bool { return b.get("a").Failures == 1 }, "ended")
+	testkit.Passes(t, b.clk, time.Millisecond, func() bool { return b.get("a").Failures == 1 }, "ended")
 	require.Less(t, b.clk.Now().Sub(start), 31*time.Second)
 }
 
@@ -394,7 +374,7 @@ func TestAStoreThatDoesNotAnswerTheResultIsAskedAgain(t *testing.T) {
 			})
 			b.insert("a", start)
 			_, stop := b.run(func(cfg *worker.Config[job]) { cfg.Grace = 10 * time.Millisecond })
-			b.passes(100*time.Millisecond, b.has("a", 1), "written")
+			testkit.Passes(t, b.clk, 100*time.Millisecond, b.has("a", 1), "written")
 			stop()
 			require.Len(t, b.stepped(), 1, "the outside call is not made again")
 			require.Empty(t, b.get("a").Orphans)
@@ -460,7 +440,7 @@ func TestAFactThatAwaitsIsToldAgainWithoutAStep(t *testing.T) {
 	d := doc{Meta: docstore.Meta{ID: "a", Team: "default"}}
 	require.NoError(t, b.coll.Insert(t.Context(), &d, outbox.Await("work", &certificatev1.Deleted{CertificateId: "a"})))
 	_, stop := b.run()
-	b.passes(10*time.Second, func() bool { return b.get("a").Kept[0].Times == 2 }, "told twice more")
+	testkit.Passes(t, b.clk, 10*time.Second, func() bool { return b.get("a").Kept[0].Times == 2 }, "told twice more")
 	writes := b.store.Writes()["jobs"]
 	b.clk.Advance(time.Minute)
 	stop()
@@ -499,10 +479,9 @@ func TestReplicasStepADocumentOnce(t *testing.T) {
 
 func TestADocumentThatCannotBeReadHoldsUpNobody(t *testing.T) {
 	b := newBench(t, faulty.Faults{}, finish)
-	other, err := outbox.Open[struct {
+	other := testkit.Open[struct {
 		Steps string `bson:"steps"`
-	}](t.Context(), outbox.New(outbox.Config{Store: b.store, Bus: noBus{}, Source: "x", Clock: b.clk, Logger: testkit.Logger(t)}), docstore.Spec{Name: "jobs"})
-	require.NoError(t, err)
+	}](t, outbox.New(outbox.Config{Store: b.store, Bus: testkit.Silent{}, Source: "x", Clock: b.clk, Logger: testkit.Logger(t)}), docstore.Spec{Name: "jobs"})
 	bad := docstore.Doc[struct {
 		Steps string `bson:"steps"`
 	}]{Meta: docstore.Meta{ID: "bad", Team: "default", WorkAt: start.Add(-time.Hour)}}
@@ -528,14 +507,11 @@ func TestThePokesOfOneDocumentAreOne(t *testing.T) {
 		w.Poke("a")
 	}
 	before := gets.Load()
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = w.Run(ctx) })
+	stop := testkit.Run(t, w.Run)
 	testkit.Eventually(t, func() bool { return gets.Load() > before }, "poked")
 	b.clk.Advance(3 * time.Second)
-	b.passes(time.Second, func() bool { return len(b.store.Writes()) > 0 && gets.Load() >= before+2 }, "stepped")
-	cancel()
-	wg.Wait()
+	testkit.Passes(t, b.clk, time.Second, func() bool { return len(b.store.Writes()) > 0 && gets.Load() >= before+2 }, "stepped")
+	stop()
 	require.LessOrEqual(t, gets.Load()-before, int64(4))
 }
 
@@ -546,9 +522,8 @@ func BenchmarkStep(b *testing.B) {
 		b.Run(fmt.Sprintf("chain of %d", steps), func(b *testing.B) {
 			clk := clock.NewFake(start)
 			store := faulty.New(memory.New(clk), faulty.Faults{})
-			out := outbox.New(outbox.Config{Store: store, Bus: noBus{}, Source: "bench", Clock: clk, Logger: testkit.Logger(b)})
-			coll, err := outbox.Open[job](b.Context(), out, docstore.Spec{Name: "jobs"})
-			require.NoError(b, err)
+			out := outbox.New(outbox.Config{Store: store, Bus: testkit.Silent{}, Source: "bench", Clock: clk, Logger: testkit.Logger(b)})
+			coll := testkit.Open[job](b, out, docstore.Spec{Name: "jobs"})
 			var left sync.WaitGroup
 			w := worker.New(worker.Config[job]{Name: "jobs", Coll: coll, Clock: clk, Logger: testkit.Logger(b), Step: func(_ context.Context, d doc) (result, error) {
 				if d.Body.Steps+1 < steps {
@@ -559,21 +534,17 @@ func BenchmarkStep(b *testing.B) {
 				res.Apply = func(d *doc) ([]outbox.Fact, error) { defer left.Done(); return apply(d) }
 				return res, nil
 			}})
-			ctx, cancel := context.WithCancel(b.Context())
-			var wg sync.WaitGroup
-			wg.Go(func() { _ = w.Run(ctx) })
-			wg.Go(func() { _ = out.Run(ctx) })
+			stop := testkit.Run(b, w.Run, out.Run)
 			b.ReportAllocs()
 			b.ResetTimer()
 			for n := range b.N {
 				left.Add(1)
 				d := doc{Meta: docstore.Meta{ID: fmt.Sprintf("d%d", n), Team: "default", WorkAt: start}}
-				require.NoError(b, coll.Insert(ctx, &d, outbox.Tell(&certificatev1.Deleted{CertificateId: d.ID})))
+				require.NoError(b, coll.Insert(b.Context(), &d, outbox.Tell(&certificatev1.Deleted{CertificateId: d.ID})))
 			}
 			left.Wait()
 			b.StopTimer()
-			cancel()
-			wg.Wait()
+			stop()
 			b.ReportMetric(float64(store.Writes()["jobs"]-b.N)/float64(b.N*steps), "writes/step")
 		})
 	}

@@ -54,6 +54,22 @@ func Deadline(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
+// Eventually asks f again and again until it says yes, and fails the test with the reason that f gives for its no when ctx ends first.
+func Eventually(ctx context.Context, t testing.TB, f func() (yes bool, why string)) {
+	t.Helper()
+	for {
+		yes, why := f()
+		if yes {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("not in time: %s", why)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 // Port returns a loopback port that was free a moment ago.
 func Port(t testing.TB) int {
 	t.Helper()
@@ -67,31 +83,25 @@ func Port(t testing.TB) int {
 // CA starts an ACME CA.
 func CA(t testing.TB, o ca.Options) *ca.Server {
 	t.Helper()
-	s, err := ca.Start(o)
-	return ended(t, s, err)
+	return started(t, ca.Start, o)
 }
 
 // DNS starts the in-process DNS server.
 func DNS(t testing.TB, o dnsserver.Options) *dnsserver.Server {
 	t.Helper()
-	s, err := dnsserver.Start(o)
-	return ended(t, s, err)
+	return started(t, dnsserver.Start, o)
 }
 
 // Bind starts BIND 9, or skips.
 func Bind(t testing.TB, o bind.Options) *bind.Server {
 	t.Helper()
-	s, err := bind.Start(t.Context(), o)
-	missing(t, err)
-	return ended(t, s, err)
+	return started(t, func(o bind.Options) (*bind.Server, error) { return bind.Start(t.Context(), o) }, o)
 }
 
 // Nginx starts nginx, or skips.
 func Nginx(t testing.TB, o nginx.Options) *nginx.Server {
 	t.Helper()
-	s, err := nginx.Start(t.Context(), o)
-	missing(t, err)
-	return ended(t, s, err)
+	return started(t, func(o nginx.Options) (*nginx.Server, error) { return nginx.Start(t.Context(), o) }, o)
 }
 
 // Site starts a TLS site; without files it serves a throw-away certificate for the names from a temporary directory.
@@ -101,22 +111,19 @@ func Site(t testing.TB, o site.Options) *site.Site {
 		dir := t.TempDir()
 		o.CertFile, o.KeyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	}
-	s, err := site.Start(o)
-	return ended(t, s, err)
+	return started(t, site.Start, o)
 }
 
 // SMTP starts a mail sink.
 func SMTP(t testing.TB, o smtp.Options) *smtp.Sink {
 	t.Helper()
-	s, err := smtp.Start(o)
-	return ended(t, s, err)
+	return started(t, smtp.Start, o)
 }
 
 // Webhook starts a webhook receiver.
 func Webhook(t testing.TB, o webhook.Options) *webhook.Receiver {
 	t.Helper()
-	r, err := webhook.Start(o)
-	return ended(t, r, err)
+	return started(t, webhook.Start, o)
 }
 
 // NATS starts a NATS server; without a directory it gets a temporary one.
@@ -125,8 +132,7 @@ func NATS(t testing.TB, o nats.Options) *nats.Server {
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
-	s, err := nats.Start(o)
-	return ended(t, s, err)
+	return started(t, nats.Start, o)
 }
 
 // Hammer starts hammering.
@@ -151,9 +157,11 @@ func Sitectl(t testing.TB) string {
 	return path
 }
 
-// ended fails the test when the peer did not start, and closes it with the test.
-func ended[P io.Closer](t testing.TB, peer P, err error) P {
+// started starts a peer that is closed with the test. The test ends here when the peer does not start, or a program that it needs is not installed.
+func started[O any, P io.Closer](t testing.TB, start func(O) (P, error), o O) P {
 	t.Helper()
+	peer, err := start(o)
+	missing(t, err)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -288,11 +288,11 @@ func (w *world) settled(ctx context.Context, ids []string) {
 		_, err := w.Version(ctx, id, "")
 		require.NoError(w.t, err, "certificate %s\n%s", id, w.unfinished())
 	}
-	w.eventually(ctx, func() (bool, string) {
+	labtest.Eventually(ctx, w.t, func() (bool, string) {
 		left := w.DNS.Snapshot()
 		return len(left) == 0, fmt.Sprintf("challenge records are left: %v", left)
 	})
-	w.eventually(ctx, func() (bool, string) {
+	labtest.Eventually(ctx, w.t, func() (bool, string) {
 		out := &deployerv1.ListBindingsResponse{}
 		if err := w.Call(ctx, http.MethodGet, "/v1/bindings?pageSize=1000", nil, out); err != nil {
 			return false, err.Error()
@@ -321,17 +321,6 @@ func (w *world) counted() {
 	w.t.Helper()
 	require.Equal(w.t, w.intents, many.Finalized(w.Stage), "orders finalized at the CA = intents")
 	require.LessOrEqual(w.t, w.CA.Counts().Of(ca.NewOrder).Succeeded, w.intents+w.kills, "newOrders ≤ intents + kills")
-}
-
-func (w *world) eventually(ctx context.Context, f func() (bool, string)) {
-	w.t.Helper()
-	for {
-		ok, why := f()
-		if ok {
-			return
-		}
-		w.wait(ctx, 50*time.Millisecond, why)
-	}
 }
 
 func (w *world) wait(ctx context.Context, d time.Duration, why string) {

@@ -160,18 +160,18 @@ func (c *crashStage) settled(ctx context.Context, ids []string) {
 			c.t.Logf("%s took %s: %v", order.GetId(), took.Round(time.Second), order.GetAttempts())
 		}
 	}
-	c.eventually(ctx, func() (bool, string) {
+	labtest.Eventually(ctx, c.t, func() (bool, string) {
 		left := c.DNS.Snapshot()
 		return len(left) == 0, fmt.Sprintf("challenge records are left: %v", left)
 	})
-	c.eventually(ctx, func() (bool, string) {
+	labtest.Eventually(ctx, c.t, func() (bool, string) {
 		out := &keysv1.ListKeysResponse{}
 		if err := c.Call(ctx, http.MethodGet, "/v1/keys?filter=state%3Dpre_active", nil, out); err != nil {
 			return false, err.Error()
 		}
 		return len(out.GetKeys()) == 0, fmt.Sprintf("unused keys are left: %v", out.GetKeys())
 	})
-	c.eventually(ctx, func() (bool, string) {
+	labtest.Eventually(ctx, c.t, func() (bool, string) {
 		out := &deployerv1.ListBindingsResponse{}
 		if err := c.Call(ctx, http.MethodGet, "/v1/bindings?pageSize=1000", nil, out); err != nil {
 			return false, err.Error()
@@ -196,21 +196,6 @@ func (c *crashStage) counted() {
 	}
 	require.Equal(c.t, c.intents, finalized, "orders finalized at the CA = intents")
 	require.LessOrEqual(c.t, c.CA.Counts().Of(ca.NewOrder).Succeeded, c.intents+c.kills, "newOrders ≤ intents + kills")
-}
-
-func (c *crashStage) eventually(ctx context.Context, f func() (bool, string)) {
-	c.t.Helper()
-	for {
-		ok, why := f()
-		if ok {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			require.Fail(c.t, "not in time", why)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }
 
 // record runs the scenario once and returns every fail point that it hit: while everything was set up, and while certificates were made.

@@ -16,6 +16,7 @@ import (
 	inventoryv1 "github.com/certwright/certwright/api/certwright/inventory/v1"
 	typesv1 "github.com/certwright/certwright/api/certwright/types/v1"
 	"github.com/certwright/certwright/deployments/lab/client"
+	"github.com/certwright/certwright/deployments/lab/labtest"
 	"github.com/certwright/certwright/deployments/lab/platform"
 )
 
@@ -90,7 +91,7 @@ func (c *crashStage) repeat(ctx context.Context) (ids []string) {
 	pendingMu.Unlock()
 	for _, p := range again {
 		out := &inventoryv1.Certificate{}
-		c.eventually(ctx, func() (bool, string) {
+		labtest.Eventually(ctx, c.t, func() (bool, string) {
 			err := c.Call(ctx, http.MethodPost, "/v1/certificates", p.in, out)
 			return err == nil, fmt.Sprint(err)
 		})

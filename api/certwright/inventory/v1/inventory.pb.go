@@ -1938,12 +1938,12 @@ const file_certwright_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x11CertificateChange\x12F\n" +
 	"\vcertificate\x18\x01 \x01(\v2$.certwright.inventory.v1.CertificateR\vcertificate\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\bR\adeleted2\x8f\x11\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted2\xec\x10\n" +
 	"\x10InventoryService\x12\xa5\x01\n" +
 	"\x11CreateCertificate\x121.certwright.inventory.v1.CreateCertificateRequest\x1a$.certwright.inventory.v1.Certificate\"7\x8a\xb5\x18\x18\n" +
-	"\x14certificates.request \x01\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/certificates\x12\xb0\x01\n" +
-	"\x0eGetCertificate\x12..certwright.inventory.v1.GetCertificateRequest\x1a$.certwright.inventory.v1.Certificate\"H\x8a\xb5\x18'\n" +
-	"\x11certificates.read\x1a\bdeployer\x1a\brenewals\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/certificates/{id}\x12\xa8\x01\n" +
+	"\x14certificates.request \x01\x82\xd3\xe4\x93\x02\x15:\x01*\"\x10/v1/certificates\x12\xa6\x01\n" +
+	"\x0eGetCertificate\x12..certwright.inventory.v1.GetCertificateRequest\x1a$.certwright.inventory.v1.Certificate\">\x8a\xb5\x18\x1d\n" +
+	"\x11certificates.read\x1a\bdeployer\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/certificates/{id}\x12\xa8\x01\n" +
 	"\x10ListCertificates\x120.certwright.inventory.v1.ListCertificatesRequest\x1a1.certwright.inventory.v1.ListCertificatesResponse\"/\x8a\xb5\x18\x13\n" +
 	"\x11certificates.read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/certificates\x12\xaa\x01\n" +
 	"\x11UpdateCertificate\x121.certwright.inventory.v1.UpdateCertificateRequest\x1a$.certwright.inventory.v1.Certificate\"<\x8a\xb5\x18\x18\n" +
@@ -1959,11 +1959,11 @@ const file_certwright_inventory_v1_inventory_proto_rawDesc = "" +
 	"\x11ExportCertificate\x121.certwright.inventory.v1.ExportCertificateRequest\x1a2.certwright.inventory.v1.ExportCertificateResponse\">\x8a\xb5\x18\x13\n" +
 	"\x11certificates.read\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/certificates/{id}:export\x12\xa1\x01\n" +
 	"\x0eRequestVersion\x12..certwright.inventory.v1.RequestVersionRequest\x1a/.certwright.inventory.v1.RequestVersionResponse\".\x8a\xb5\x18*\n" +
-	"\x14certificates.request\x1a\brenewals\x1a\x06orders \x01\x12\x9f\x01\n" +
-	"\x10GetVersionStatus\x120.certwright.inventory.v1.GetVersionStatusRequest\x1a&.certwright.inventory.v1.VersionStatus\"1\x8a\xb5\x18-\n" +
-	"\x11certificates.read\x1a\bdeployer\x1a\x04keys\x1a\brenewals\x12\xa4\x01\n" +
-	"\vListChanges\x12+.certwright.inventory.v1.ListChangesRequest\x1a,.certwright.inventory.v1.ListChangesResponse\":\x8a\xb5\x186\n" +
-	"\x11certificates.read\x1a\brenewals\x1a\bdeployer\x1a\rnotifications\x12O\n" +
+	"\x14certificates.request\x1a\brenewals\x1a\x06orders \x01\x12\x95\x01\n" +
+	"\x10GetVersionStatus\x120.certwright.inventory.v1.GetVersionStatusRequest\x1a&.certwright.inventory.v1.VersionStatus\"'\x8a\xb5\x18#\n" +
+	"\x11certificates.read\x1a\bdeployer\x1a\x04keys\x12\x95\x01\n" +
+	"\vListChanges\x12+.certwright.inventory.v1.ListChangesRequest\x1a,.certwright.inventory.v1.ListChangesResponse\"+\x8a\xb5\x18'\n" +
+	"\x11certificates.read\x1a\brenewals\x1a\bdeployer\x12O\n" +
 	"\x05Sweep\x12\x16.google.protobuf.Empty\x1a\x16.google.protobuf.Empty\"\x16\x8a\xb5\x18\x12\n" +
 	"\x10platform.operateBJZHgithub.com/certwright/certwright/api/certwright/inventory/v1;inventoryv1b\x06proto3"
 

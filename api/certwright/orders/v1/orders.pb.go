@@ -2264,7 +2264,7 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\vOrderChange\x121\n" +
 	"\x05order\x18\x01 \x01(\v2\x1b.certwright.orders.v1.OrderR\x05order\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\bR\adeleted2\xc3\r\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted2\x9c\r\n" +
 	"\rOrdersService\x12\x84\x01\n" +
 	"\n" +
 	"ListOrders\x12'.certwright.orders.v1.ListOrdersRequest\x1a(.certwright.orders.v1.ListOrdersResponse\"#\x8a\xb5\x18\r\n" +
@@ -2291,10 +2291,9 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\fListAccounts\x12).certwright.orders.v1.ListAccountsRequest\x1a*.certwright.orders.v1.ListAccountsResponse\"&\x8a\xb5\x18\x0e\n" +
 	"\fissuers.read\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/accounts\x12\x88\x01\n" +
 	"\x0eGetRenewalInfo\x12+.certwright.orders.v1.GetRenewalInfoRequest\x1a,.certwright.orders.v1.GetRenewalInfoResponse\"\x1b\x8a\xb5\x18\x17\n" +
-	"\vorders.read\x1a\brenewals\x12\xa1\x01\n" +
-	"\vListChanges\x12(.certwright.orders.v1.ListChangesRequest\x1a).certwright.orders.v1.ListChangesResponse\"=\x8a\xb5\x189\n" +
-	"\vorders.read\x1a\tinventory\x1a\rnotifications\x1a\n" +
-	"challenges\x1a\x04keysBDZBgithub.com/certwright/certwright/api/certwright/orders/v1;ordersv1b\x06proto3"
+	"\vorders.read\x1a\brenewals\x12{\n" +
+	"\vListChanges\x12(.certwright.orders.v1.ListChangesRequest\x1a).certwright.orders.v1.ListChangesResponse\"\x17\x8a\xb5\x18\x13\n" +
+	"\vorders.read\x1a\x04keysBDZBgithub.com/certwright/certwright/api/certwright/orders/v1;ordersv1b\x06proto3"
 
 var (
 	file_certwright_orders_v1_orders_proto_rawDescOnce sync.Once

@@ -5,13 +5,13 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/certwright/certwright/services/certwright/internal/cli"
 	"github.com/certwright/certwright/services/certwright/internal/setup"
+	"github.com/certwright/certwright/shared/service"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -20,7 +20,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second interrupt ends the process at once
-	return cli.Run(ctx, cli.System(version()), args, commands()...)
+	return cli.Run(ctx, cli.System(service.Version()), args, commands()...)
 }
 
 // commands lists what the program can do beside being a client of a running one.
@@ -29,21 +29,4 @@ func commands() []*cobra.Command {
 		cli.Serve(serve),
 		setup.Command(),
 	}
-}
-
-// version is the module's, or the commit that the program was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return "dev-" + s.Value[:min(len(s.Value), 12)]
-		}
-	}
-	return "dev"
 }

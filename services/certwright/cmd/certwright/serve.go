@@ -8,12 +8,13 @@ import (
 	"github.com/certwright/certwright/services/certwright"
 	"github.com/certwright/certwright/services/certwright/internal/cli"
 	"github.com/certwright/certwright/shared/config"
+	"github.com/certwright/certwright/shared/service"
 )
 
 // serve runs the platform with the configuration of the defaults, the file, the environment and the flags.
 func serve(ctx context.Context, s cli.Serving) error {
 	cfg := certwright.Defaults()
-	cfg.Version = version()
+	cfg.Version = service.Version()
 	env := os.Environ()
 	if uri := os.Getenv("MONGODB_URI"); uri != "" && os.Getenv("CERTWRIGHT_MONGODB_URI") == "" {
 		env = append(env, "CERTWRIGHT_MONGODB_URI="+uri)

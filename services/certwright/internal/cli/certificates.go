@@ -42,6 +42,7 @@ func renewalOf(r *inventoryv1.RenewalStatus) string {
 
 func (a *app) certificates() *cobra.Command {
 	l := certificateList()
+	k := a.certificateKind()
 	g := group("certificates", "Request, renew, revoke, export and look up certificates",
 		a.requestCertificate(),
 		l.command(
@@ -54,16 +55,20 @@ func (a *app) certificates() *cobra.Command {
 			filter{flag: "state", field: "state", usage: "only those in this `state`", values: []string{"pending", "active", "expired", "revoked", "deleted"}},
 			filter{flag: "expires-before", field: "expires_before", usage: "only those that end before this `moment` (2027-01-31), or within this time (30d)", kind: moment},
 		),
-		a.getCertificate(), a.listVersions(), a.renewCertificate(), a.revokeCertificate(), a.exportCertificate(), a.deleteCertificate(),
+		about(a, k, "get ID|NAME", "Show a certificate", "", nil, a.showCertificate),
+		a.listVersions(), a.renewCertificate(), a.revokeCertificate(k), a.exportCertificate(), a.deleteCertificate(k),
 	)
-	byID := ids(a, l, 1)
 	for _, c := range g.Commands() {
-		switch c.Name() {
-		case "get", "versions", "renew", "revoke", "export", "delete":
-			c.ValidArgsFunction = byID
+		if c.Name() != "request" && c.Name() != "list" {
+			c.ValidArgsFunction = k.complete
 		}
 	}
 	return g
+}
+
+// certificateKind are the certificates, each found by the one DNS name that it is for.
+func (a *app) certificateKind() kind {
+	return kind{"/v1/certificates/", a.findCertificate, ids(a, certificateList(), 1)}
 }
 
 // findCertificate turns a DNS name into the id of the one certificate for it.
@@ -133,10 +138,7 @@ func (a *app) showCertificate(c *inventoryv1.Certificate) error {
 	if i != nil {
 		pairs = append(pairs, pair{"order", i.GetOrderId() + " (" + i.GetOutcome() + ", cause: " + i.GetCause() + ")"}, pair{"problem", why(i.GetProblem())})
 	}
-	pairs = append(pairs, pair{"renewal", renewalOf(c.GetRenewal())}, pair{"", ""})
-	if e := c.GetRenewal().GetExplanation(); e != "" {
-		pairs = append(pairs, pair{"renewal says", e})
-	}
+	pairs = append(pairs, pair{"renewal", renewalOf(c.GetRenewal())}, pair{"renewal says", c.GetRenewal().GetExplanation()})
 	for _, n := range c.GetFindings() {
 		pairs = append(pairs, pair{"finding", n.GetDetail() + " (" + n.GetReason() + ", since " + stamp(n.GetSince()) + ")"})
 	}
@@ -264,20 +266,6 @@ func (a *app) waitAndShow(ctx context.Context, c *client, timeout time.Duration,
 	return a.showCertificate(crt)
 }
 
-func (a *app) getCertificate() *cobra.Command {
-	return a.verb("get ID|NAME", "Show a certificate", 1, func(ctx context.Context, c *client, args []string) error {
-		id, err := a.findCertificate(ctx, args[0])
-		if err != nil {
-			return err
-		}
-		crt, err := a.readCertificate(ctx, c, id)
-		if err != nil {
-			return err
-		}
-		return a.showCertificate(crt)
-	})
-}
-
 func (a *app) listVersions() *cobra.Command {
 	type v = *inventoryv1.Version
 	return a.verb("versions ID|NAME", "List the versions of a certificate", 1, func(ctx context.Context, c *client, args []string) error {
@@ -332,17 +320,9 @@ func (a *app) renewCertificate() *cobra.Command {
 	return cmd
 }
 
-func (a *app) revokeCertificate() *cobra.Command {
+func (a *app) revokeCertificate(k kind) *cobra.Command {
 	req := &inventoryv1.RevokeCertificateRequest{}
-	cmd := a.verb("revoke ID|NAME", "Revoke a version at its CA", 1, func(ctx context.Context, c *client, args []string) error {
-		id, err := a.findCertificate(ctx, args[0])
-		if err != nil {
-			return err
-		}
-		v := &inventoryv1.Version{}
-		if err := c.call(ctx, http.MethodPost, path("/v1/certificates/", id, ":revoke"), nil, req, v); err != nil {
-			return err
-		}
+	cmd := about(a, k, "revoke ID|NAME", "Revoke a version at its CA", ":revoke", req, func(v *inventoryv1.Version) error {
 		return a.showPairs(v, []pair{
 			{"certificate", v.GetCertificateId()},
 			{"version", v.GetFacts().GetVersionId()},
@@ -363,9 +343,9 @@ keyCompromise it is revoked at once.`
 	return cmd
 }
 
-func (a *app) deleteCertificate() *cobra.Command {
+func (a *app) deleteCertificate(k kind) *cobra.Command {
 	answer := &inventoryv1.DeleteCertificateResponse{}
-	return a.deleting("delete ID|NAME", "Remove a certificate from the repository; its versions stay valid", "certificate", a.findCertificate, "/v1/certificates/", answer, func() {
+	return a.deleting(k, "delete ID|NAME", "Remove a certificate from the repository; its versions stay valid", "certificate", answer, func() {
 		if n := answer.GetNotice(); n != "" {
 			fmt.Fprintln(a.Out, printable(n))
 		}

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/spf13/cobra"
@@ -38,37 +37,13 @@ func whereTo(h *notificationsv1.Channel) string {
 }
 
 func (a *app) channels() *cobra.Command {
-	find := func(ctx context.Context, given string) (string, error) {
-		return resolve(ctx, a, channelList(), "chn_", given)
-	}
-	test := a.verb("test ID|NAME", "Send a test message over a channel", 1, func(ctx context.Context, c *client, args []string) error {
-		id, err := find(ctx, args[0])
-		if err != nil {
-			return err
-		}
-		r := &notificationsv1.TestChannelResponse{}
-		if err := c.call(ctx, http.MethodPost, path("/v1/channels/", id, ":test"), nil, &notificationsv1.TestChannelRequest{}, r); err != nil {
-			return err
-		}
-		if err := a.show(r, func(w io.Writer) error {
-			if r.GetOk() {
-				fmt.Fprintln(w, "sent")
-			} else if r.GetProblem() != nil {
-				fmt.Fprintln(w, printable(why(r.GetProblem())))
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-		if !r.GetOk() {
-			return failedTest("the test message was not delivered", r.GetProblem())
-		}
-		return nil
-	})
-	remove := a.deleting("delete ID|NAME", "Delete a channel", "channel", find, "/v1/channels/", &notificationsv1.DeleteChannelResponse{}, nil)
-	byID := ids(a, channelList(), 1)
-	test.ValidArgsFunction, remove.ValidArgsFunction = byID, byID
-	return group("channels", "Manage who is told of what happens", a.createChannel(), channelList().command(a, "List channels"), test, remove)
+	k := kindOf(a, channelList(), "chn_")
+	return group("channels", "Manage who is told of what happens", a.createChannel(), channelList().command(a, "List channels"),
+		about(a, k, "test ID|NAME", "Send a test message over a channel", ":test", &notificationsv1.TestChannelRequest{}, func(r *notificationsv1.TestChannelResponse) error {
+			return a.tested(r, nil, "sent", "the test message was not delivered")
+		}),
+		a.deleting(k, "delete ID|NAME", "Delete a channel", "channel", &notificationsv1.DeleteChannelResponse{}, nil),
+	)
 }
 
 func (a *app) createChannel() *cobra.Command {
@@ -85,22 +60,13 @@ func (a *app) createChannel() *cobra.Command {
 			return usage("give either --smtp-server or --webhook-url")
 		case smtp.GetServer() != "":
 			h.Kind, h.Smtp, smtp.TrustRootsPem = "smtp", smtp, pem
-			if password != "" {
-				s, err := a.secretFile(password)
-				if err != nil {
-					return err
-				}
-				smtp.Password = s.Reveal()
-			}
+			smtp.Password, err = a.secretFile(password)
 		default:
 			h.Kind, h.Webhook, hook.TrustRootsPem = "webhook", hook, pem
-			if hookSecret != "" {
-				s, err := a.secretFile(hookSecret)
-				if err != nil {
-					return err
-				}
-				hook.Secret = s.Reveal()
-			}
+			hook.Secret, err = a.secretFile(hookSecret)
+		}
+		if err != nil {
+			return err
 		}
 		h.DisplayName = args[0]
 		made := &notificationsv1.Channel{}

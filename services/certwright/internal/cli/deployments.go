@@ -26,26 +26,12 @@ func targetList() listing[*deployerv1.ListTargetsResponse, *deployerv1.Target] {
 	}
 }
 
-func (a *app) findTarget(ctx context.Context, given string) (string, error) {
-	return resolve(ctx, a, targetList(), "tgt_", given)
-}
-
 func (a *app) targets() *cobra.Command {
-	get := a.verb("get ID|NAME", "Show a target", 1, func(ctx context.Context, c *client, args []string) error {
-		id, err := a.findTarget(ctx, args[0])
-		if err != nil {
-			return err
-		}
-		t := &deployerv1.Target{}
-		if err := c.call(ctx, http.MethodGet, path("/v1/targets/", id), nil, nil, t); err != nil {
-			return err
-		}
-		return a.showTarget(t)
-	})
-	remove := a.deleting("delete ID|NAME", "Delete a target; the files on the host stay", "target", a.findTarget, "/v1/targets/", &deployerv1.DeleteTargetResponse{}, nil)
-	byID := ids(a, targetList(), 1)
-	get.ValidArgsFunction, remove.ValidArgsFunction = byID, byID
-	return group("targets", "Manage the places that serve certificates", a.createTarget(), targetList().command(a, "List targets"), get, remove)
+	k := kindOf(a, targetList(), "tgt_")
+	return group("targets", "Manage the places that serve certificates", a.createTarget(), targetList().command(a, "List targets"),
+		about(a, k, "get ID|NAME", "Show a target", "", nil, a.showTarget),
+		a.deleting(k, "delete ID|NAME", "Delete a target; the files on the host stay", "target", &deployerv1.DeleteTargetResponse{}, nil),
+	)
 }
 
 func (a *app) showTarget(t *deployerv1.Target) error {
@@ -128,7 +114,7 @@ func (a *app) bindings() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		target, err := a.findTarget(ctx, args[1])
+		target, err := resolve(ctx, a, targetList(), "tgt_", args[1])
 		if err != nil {
 			return err
 		}
@@ -151,8 +137,7 @@ func (a *app) bindings() *cobra.Command {
 		}
 		return ids(a, targetList(), 2)(cmd, have, part)
 	}
-	remove := a.deleting("delete ID", "Detach a certificate from a target; the files on the host stay", "binding", asGiven, "/v1/bindings/", &deployerv1.DeleteBindingResponse{}, nil)
-	remove.ValidArgsFunction = suggestions(a, 1, bindingList(), func(b *deployerv1.Binding) string {
+	k := nameless(a, bindingList(), func(b *deployerv1.Binding) string {
 		return b.GetId() + "\t" + b.GetCertificateId() + " at " + b.GetTargetId()
 	})
 	return group("bindings", "Say which target serves which certificate", create,
@@ -161,7 +146,7 @@ func (a *app) bindings() *cobra.Command {
 			filter{flag: "certificate", field: "certificate", usage: "only those of the certificate with this `id`"},
 			filter{flag: "target", field: "target", usage: "only those of the target with this `id`"},
 		),
-		remove,
+		a.deleting(k, "delete ID", "Detach a certificate from a target; the files on the host stay", "binding", &deployerv1.DeleteBindingResponse{}, nil),
 	)
 }
 
@@ -182,22 +167,7 @@ func deploymentList() listing[*deployerv1.ListDeploymentsResponse, *deployerv1.D
 }
 
 func (a *app) deployments() *cobra.Command {
-	get := a.verb("get ID", "Show a deployment with its steps", 1, func(ctx context.Context, c *client, args []string) error {
-		d := &deployerv1.Deployment{}
-		if err := c.call(ctx, http.MethodGet, path("/v1/deployments/", args[0]), nil, nil, d); err != nil {
-			return err
-		}
-		return a.showDeployment(d)
-	})
-	retry := a.verb("retry ID", "Try a deployment again now", 1, func(ctx context.Context, c *client, args []string) error {
-		d := &deployerv1.Deployment{}
-		if err := c.call(ctx, http.MethodPost, path("/v1/deployments/", args[0], ":retry"), nil, &deployerv1.RetryDeploymentRequest{}, d); err != nil {
-			return err
-		}
-		return a.showDeployment(d)
-	})
-	byID := suggestions(a, 1, deploymentList(), func(d *deployerv1.Deployment) string { return d.GetId() + "\t" + d.GetTargetId() + " " + d.GetState() })
-	get.ValidArgsFunction, retry.ValidArgsFunction = byID, byID
+	k := nameless(a, deploymentList(), func(d *deployerv1.Deployment) string { return d.GetId() + "\t" + d.GetTargetId() + " " + d.GetState() })
 	return group("deployments", "Look at deployments, retry them",
 		deploymentList().command(
 			a, "List deployments",
@@ -206,7 +176,8 @@ func (a *app) deployments() *cobra.Command {
 			filter{flag: "binding", field: "binding", usage: "only those of the binding with this `id`"},
 			filter{flag: "state", field: "state", usage: "only those in this `state`", values: []string{"queued", "installing", "activating", "verifying", "succeeded", "rolling_back", "rolled_back", "stuck", "failed", "superseded"}},
 		),
-		get, retry,
+		about(a, k, "get ID", "Show a deployment with its steps", "", nil, a.showDeployment),
+		about(a, k, "retry ID", "Try a deployment again now", ":retry", &deployerv1.RetryDeploymentRequest{}, a.showDeployment),
 	)
 }
 

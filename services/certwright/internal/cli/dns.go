@@ -2,15 +2,11 @@ package cli
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
 
 	dnsv1 "github.com/certwright/certwright/api/certwright/dns/v1"
-	typesv1 "github.com/certwright/certwright/api/certwright/types/v1"
 )
 
 func dnsList() listing[*dnsv1.ListDNSAccountsResponse, *dnsv1.DNSAccount] {
@@ -28,62 +24,21 @@ func dnsList() listing[*dnsv1.ListDNSAccountsResponse, *dnsv1.DNSAccount] {
 	}
 }
 
-// failedTest is the error of a test that ran and did not succeed.
-func failedTest(what string, p *typesv1.Problem) error {
-	return &testError{what, p.GetReason()}
-}
-
-type testError struct{ what, reason string }
-
-func (e *testError) Error() string {
-	if e.reason == "" {
-		return e.what
-	}
-	return e.what + " (" + e.reason + ")"
-}
-
 func (a *app) dns() *cobra.Command {
-	find := func(ctx context.Context, given string) (string, error) {
-		return resolve(ctx, a, dnsList(), "dac_", given)
-	}
-	switching := func(verb, short string, req proto.Message) *cobra.Command {
-		return a.verb(verb+" ID|NAME", short, 1, func(ctx context.Context, c *client, args []string) error {
-			id, err := find(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			d := &dnsv1.DNSAccount{}
-			if err := c.call(ctx, http.MethodPost, path("/v1/dnsAccounts/", id, ":"+verb), nil, req, d); err != nil {
-				return err
-			}
-			return a.showDNS(d)
-		})
-	}
-	get := a.verb("get ID|NAME", "Show a DNS account", 1, func(ctx context.Context, c *client, args []string) error {
-		id, err := find(ctx, args[0])
-		if err != nil {
-			return err
-		}
-		d := &dnsv1.DNSAccount{}
-		if err := c.call(ctx, http.MethodGet, path("/v1/dnsAccounts/", id), nil, nil, d); err != nil {
-			return err
-		}
-		return a.showDNS(d)
+	k := kindOf(a, dnsList(), "dac_")
+	try := &dnsv1.TestDNSAccountRequest{}
+	test := about(a, k, "test ID|NAME", "Write a harmless record, see it, and remove it", ":test", try, func(r *dnsv1.TestDNSAccountResponse) error {
+		return a.tested(r, r.GetSteps(), "ok", "the DNS account does not work")
 	})
-	g := group("dns", "Manage the DNS accounts that dns-01 is answered with",
-		a.createDNS(), dnsList().command(a, "List DNS accounts"), get,
-		a.deleting("delete ID|NAME", "Delete a DNS account", "DNS account", find, "/v1/dnsAccounts/", &dnsv1.DeleteDNSAccountResponse{}, nil),
-		switching("enable", "Use a DNS account again", &dnsv1.EnableDNSAccountRequest{}),
-		switching("disable", "Stop using a DNS account", &dnsv1.DisableDNSAccountRequest{}),
-		a.testDNS(find),
+	test.Flags().StringVar(&try.Zone, "zone", "", "`zone` to try; default: the first")
+	return group("dns", "Manage the DNS accounts that dns-01 is answered with",
+		a.createDNS(), dnsList().command(a, "List DNS accounts"),
+		about(a, k, "get ID|NAME", "Show a DNS account", "", nil, a.showDNS),
+		a.deleting(k, "delete ID|NAME", "Delete a DNS account", "DNS account", &dnsv1.DeleteDNSAccountResponse{}, nil),
+		about(a, k, "enable ID|NAME", "Use a DNS account again", ":enable", &dnsv1.EnableDNSAccountRequest{}, a.showDNS),
+		about(a, k, "disable ID|NAME", "Stop using a DNS account", ":disable", &dnsv1.DisableDNSAccountRequest{}, a.showDNS),
+		test,
 	)
-	byID := ids(a, dnsList(), 1)
-	for _, c := range g.Commands() {
-		if c.Name() != "create" && c.Name() != "list" {
-			c.ValidArgsFunction = byID
-		}
-	}
-	return g
 }
 
 func (a *app) showDNS(d *dnsv1.DNSAccount) error {
@@ -107,7 +62,7 @@ func (a *app) createDNS() *cobra.Command {
 	r := &dnsv1.RFC2136{}
 	d := &dnsv1.DNSAccount{Rfc2136: r}
 	var secretFile string
-	cmd := a.verb("create NAME", "Add access to DNS zones by signed dynamic updates (RFC 2136)", 1, func(ctx context.Context, c *client, args []string) error {
+	cmd := a.verb("create NAME", "Add access to DNS zones by signed dynamic updates (RFC 2136)", 1, func(ctx context.Context, c *client, args []string) (err error) {
 		switch {
 		case r.GetServer() == "":
 			return usage("--server is missing")
@@ -116,12 +71,8 @@ func (a *app) createDNS() *cobra.Command {
 		case (r.GetTsigKeyName() == "") != (secretFile == ""):
 			return usage("--tsig-key-name and --tsig-secret-file belong together")
 		}
-		if secretFile != "" {
-			s, err := a.secretFile(secretFile)
-			if err != nil {
-				return err
-			}
-			r.TsigSecret = s.Reveal()
+		if r.TsigSecret, err = a.secretFile(secretFile); err != nil {
+			return err
 		}
 		d.DisplayName = args[0]
 		made := &dnsv1.DNSAccount{}
@@ -142,38 +93,5 @@ func (a *app) createDNS() *cobra.Command {
 	f.StringVar(&d.Team, "team", "", "`team` that it belongs to; default: the token's")
 	complete(cmd, "provider", "rfc2136")
 	complete(cmd, "tsig-algorithm", "hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224", "hmac-sha1")
-	return cmd
-}
-
-func (a *app) testDNS(find func(context.Context, string) (string, error)) *cobra.Command {
-	req := &dnsv1.TestDNSAccountRequest{}
-	cmd := a.verb("test ID|NAME", "Write a harmless record, see it, and remove it", 1, func(ctx context.Context, c *client, args []string) error {
-		id, err := find(ctx, args[0])
-		if err != nil {
-			return err
-		}
-		r := &dnsv1.TestDNSAccountResponse{}
-		if err := c.call(ctx, http.MethodPost, path("/v1/dnsAccounts/", id, ":test"), nil, req, r); err != nil {
-			return err
-		}
-		if err := a.show(r, func(w io.Writer) error {
-			for _, s := range r.GetSteps() {
-				fmt.Fprintln(w, printable(s))
-			}
-			if r.GetOk() {
-				fmt.Fprintln(w, "ok")
-			} else if r.GetProblem() != nil {
-				fmt.Fprintln(w, printable(why(r.GetProblem())))
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-		if !r.GetOk() {
-			return failedTest("the DNS account does not work", r.GetProblem())
-		}
-		return nil
-	})
-	cmd.Flags().StringVar(&req.Zone, "zone", "", "`zone` to try; default: the first")
 	return cmd
 }

@@ -27,18 +27,19 @@ func tokenList() listing[*identityv1.ListTokensResponse, *identityv1.Token] {
 }
 
 func (a *app) tokens() *cobra.Command {
+	k := kindOf(a, tokenList(), "tok_")
 	revoke := a.verb("revoke ID|NAME", "Revoke a token", 1, func(ctx context.Context, c *client, args []string) error {
-		id, err := resolve(ctx, a, tokenList(), "tok_", args[0])
+		id, err := k.find(ctx, args[0])
 		if err != nil {
 			return err
 		}
 		t := &identityv1.Token{}
-		if err := c.call(ctx, http.MethodDelete, path("/v1/tokens/", id), nil, nil, t); err != nil {
+		if err := c.call(ctx, http.MethodDelete, path(k.path, id), nil, nil, t); err != nil {
 			return err
 		}
 		return a.showPairs(t, tokenPairs(t))
 	})
-	revoke.ValidArgsFunction = ids(a, tokenList(), 1)
+	revoke.ValidArgsFunction = k.complete
 	return group("tokens", "Manage API tokens", a.createToken(), tokenList().command(a, "List tokens"), revoke)
 }
 

@@ -11,53 +11,36 @@ import (
 )
 
 func (a *app) issuers() *cobra.Command {
-	get := a.verb("get ID|NAME", "Show an issuer", 1, func(ctx context.Context, c *client, args []string) error {
-		i := &ordersv1.Issuer{}
-		if err := c.call(ctx, http.MethodGet, path("/v1/issuers/", args[0]), nil, nil, i); err != nil {
-			return err
-		}
-		return a.showIssuer(i)
-	})
-	test := a.verb("test ID|NAME", "Read the CA's directory and say what it supports", 1, func(ctx context.Context, c *client, args []string) error {
-		id, err := a.findIssuer(ctx, args[0])
-		if err != nil {
-			return err
-		}
-		r := &ordersv1.TestIssuerResponse{}
-		if err := c.call(ctx, http.MethodPost, path("/v1/issuers/", id, ":test"), nil, &ordersv1.TestIssuerRequest{}, r); err != nil {
-			return err
-		}
-		skew := ""
-		if r.GetReachable() {
-			skew = fmt.Sprintf("%d ms", r.GetClockSkewMs())
-		}
-		if err := a.showPairs(r, []pair{
-			{"reachable", map[bool]string{true: "yes", false: "no"}[r.GetReachable()]},
-			{"problem", why(r.GetProblem())},
-			{"profiles", list(r.GetProfiles())},
-			{"renewal information", yes(r.GetRenewalInfo())},
-			{"needs an external account", yes(r.GetExternalAccountRequired())},
-			{"terms of service", r.GetTermsOfService()},
-			{"CAA identities", list(r.GetCaaIdentities())},
-			{"website", r.GetWebsite()},
-			{"its clock minus ours", skew},
-		}); err != nil {
-			return err
-		}
-		if !r.GetReachable() {
-			return failedTest("the CA cannot be used", r.GetProblem())
-		}
-		return nil
-	})
-	remove := a.deleting("delete ID|NAME", "Delete an issuer without open orders", "issuer", a.findIssuer, "/v1/issuers/", &ordersv1.DeleteIssuerResponse{}, nil)
-	byID := ids(a, issuerList(), 1)
-	get.ValidArgsFunction, test.ValidArgsFunction, remove.ValidArgsFunction = byID, byID, byID
-	return group("issuers", "Manage the CAs that certificates come from", a.createIssuer(), issuerList().command(a, "List issuers"), get, test, remove)
+	k := kindOf(a, issuerList(), "iss_")
+	read := k
+	read.find = asGiven // the edge finds an issuer by its name, too
+	return group("issuers", "Manage the CAs that certificates come from", a.createIssuer(), issuerList().command(a, "List issuers"),
+		about(a, read, "get ID|NAME", "Show an issuer", "", nil, a.showIssuer),
+		about(a, k, "test ID|NAME", "Read the CA's directory and say what it supports", ":test", &ordersv1.TestIssuerRequest{}, a.showIssuerTest),
+		a.deleting(k, "delete ID|NAME", "Delete an issuer without open orders", "issuer", &ordersv1.DeleteIssuerResponse{}, nil),
+	)
 }
 
-// findIssuer is the id of an issuer given by id or name.
-func (a *app) findIssuer(ctx context.Context, given string) (string, error) {
-	return resolve(ctx, a, issuerList(), "iss_", given)
+func (a *app) showIssuerTest(r *ordersv1.TestIssuerResponse) error {
+	reachable, skew := "no", ""
+	if r.GetReachable() {
+		reachable, skew = "yes", fmt.Sprintf("%d ms", r.GetClockSkewMs())
+	}
+	err := a.showPairs(r, []pair{
+		{"reachable", reachable},
+		{"problem", why(r.GetProblem())},
+		{"profiles", list(r.GetProfiles())},
+		{"renewal information", yes(r.GetRenewalInfo())},
+		{"needs an external account", yes(r.GetExternalAccountRequired())},
+		{"terms of service", r.GetTermsOfService()},
+		{"CAA identities", list(r.GetCaaIdentities())},
+		{"website", r.GetWebsite()},
+		{"its clock minus ours", skew},
+	})
+	if err != nil || r.GetReachable() {
+		return err
+	}
+	return failedTest("the CA cannot be used", r.GetProblem())
 }
 
 func (a *app) showIssuer(i *ordersv1.Issuer) error {

@@ -69,13 +69,12 @@ func (l listing[R, T]) fetch(ctx context.Context, c *client, filter string, limi
 		if err := c.call(ctx, http.MethodGet, l.path, q, nil, next); err != nil {
 			return all, err
 		}
-		repeated := token != "" && next.GetNextPageToken() == token
-		token = next.GetNextPageToken()
 		proto.Merge(all, next)
-		if token == "" || repeated || limit > 0 && len(l.items(all)) >= limit {
-			if token == "" || repeated {
-				clearToken(all)
-			}
+		if t := next.GetNextPageToken(); t == "" || t == token { // the last page, or an edge that goes round in circles
+			clearToken(all)
+			return all, nil
+		}
+		if token = next.GetNextPageToken(); limit > 0 && len(l.items(all)) >= limit {
 			return all, nil
 		}
 	}
@@ -105,24 +104,15 @@ func (l listing[R, T]) command(a *app, short string, filters ...filter) *cobra.C
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var terms []string
 			for i, f := range filters {
-				if f.kind == truth {
-					if flags[i] {
-						terms = append(terms, f.field+"=true")
-					}
-					continue
+				if flags[i] {
+					terms = append(terms, f.field+"=true")
 				}
 				for _, v := range given[i] {
-					if f.kind == moment {
-						at, err := a.moment("--"+f.flag, v)
-						if err != nil {
-							return err
-						}
-						v = at.Format(time.RFC3339)
+					term, err := a.term(f, v)
+					if err != nil {
+						return err
 					}
-					if v == "" || strings.Contains(v, " AND ") {
-						return usage("--%s is %q, which cannot be filtered by", f.flag, v)
-					}
-					terms = append(terms, f.field+"="+v)
+					terms = append(terms, term)
 				}
 			}
 			if extra != "" {
@@ -161,6 +151,21 @@ func (l listing[R, T]) command(a *app, short string, filters ...filter) *cobra.C
 	}
 	c.Flags().IntVar(&limit, "limit", 500, "show at most this many, 0: all")
 	return c
+}
+
+// term is what a value of the flag says in the API's filter.
+func (a *app) term(f filter, v string) (string, error) {
+	if f.kind == moment {
+		at, err := a.moment("--"+f.flag, v)
+		if err != nil {
+			return "", err
+		}
+		v = at.Format(time.RFC3339)
+	}
+	if strings.Contains(v, " AND ") {
+		return "", usage("--%s is %q, which cannot be filtered by", f.flag, v)
+	}
+	return f.field + "=" + v, nil
 }
 
 // filterValue collects the values of a flag: the last one, or all.

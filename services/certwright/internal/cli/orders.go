@@ -56,34 +56,22 @@ func (a *app) orders() *cobra.Command {
 		return a.showPairs(answer, []pair{{"order", answer.GetOrderId()}, {"new order", yes(answer.GetNewOrder())}, {"explanation", answer.GetExplanation()}})
 	})
 	waitFlags(retry, &wait, &timeout)
-	get := a.verb("get ID", "Show an order with its attempts and authorizations", 1, func(ctx context.Context, c *client, args []string) error {
-		o, err := readOrder(ctx, c, args[0])
-		if err != nil {
-			return err
-		}
-		return a.showOrder(o)
-	})
-	cancel := a.verb("cancel ID", "Cancel an order that is not yet finalizing", 1, func(ctx context.Context, c *client, args []string) error {
-		o := &ordersv1.Order{}
-		if err := c.call(ctx, http.MethodPost, path("/v1/orders/", args[0], ":cancel"), nil, &ordersv1.CancelOrderRequest{}, o); err != nil {
-			return err
-		}
-		return a.showOrder(o)
-	})
-	byID := suggestions(a, 1, l, func(o *ordersv1.Order) string {
+	k := nameless(a, l, func(o *ordersv1.Order) string {
 		return o.GetId() + "\t" + short(o.GetSpec().GetNames()) + " " + o.GetState()
 	})
-	get.ValidArgsFunction, retry.ValidArgsFunction, cancel.ValidArgsFunction = byID, byID, byID
+	retry.ValidArgsFunction = k.complete
 	return group("orders", "Look at orders, retry and cancel them",
 		l.command(
 			a, "List orders",
 			filter{flag: "certificate", field: "certificate", usage: "only those of the certificate with this `id`"},
-			filter{flag: "state", field: "state", usage: "only those in this `state`", values: []string{"awaiting_approval", "queued", "authorizing", "finalizing", "issued", "failed", "rejected", "cancelled"}},
+			filter{flag: "state", field: "state", usage: "only those in this `state`", values: []string{"queued", "authorizing", "finalizing", "issued", "failed", "rejected", "cancelled"}},
 			filter{flag: "issuer", field: "issuer", usage: "only those at the issuer with this `id`"},
 			filter{flag: "owner", field: "owner", usage: "only those of this `owner`"},
 			filter{flag: "open", field: "open", usage: "only those that have not ended", kind: truth},
 		),
-		get, retry, cancel,
+		about(a, k, "get ID", "Show an order with its attempts and authorizations", "", nil, a.showOrder),
+		retry,
+		about(a, k, "cancel ID", "Cancel an order that is not yet finalizing", ":cancel", &ordersv1.CancelOrderRequest{}, a.showOrder),
 	)
 }
 
@@ -153,33 +141,19 @@ func challengeList() listing[*challengesv1.ListChallengesResponse, *challengesv1
 
 func (a *app) challenges() *cobra.Command {
 	l := challengeList()
-	get := a.verb("get ID", "Show a challenge, and what to place where", 1, func(ctx context.Context, c *client, args []string) error {
-		h := &challengesv1.Challenge{}
-		if err := c.call(ctx, http.MethodGet, path("/v1/challenges/", args[0]), nil, nil, h); err != nil {
-			return err
-		}
-		return a.showChallenge(h)
-	})
-	verify := a.verb("verify ID", "Check now whether the answer that you placed is visible", 1, func(ctx context.Context, c *client, args []string) error {
-		h := &challengesv1.Challenge{}
-		if err := c.call(ctx, http.MethodPost, path("/v1/challenges/", args[0], ":verify"), nil, &challengesv1.VerifyChallengeRequest{}, h); err != nil {
-			return err
-		}
-		return a.showChallenge(h)
-	})
-	byID := suggestions(a, 1, l, func(h *challengesv1.Challenge) string {
+	k := nameless(a, l, func(h *challengesv1.Challenge) string {
 		return h.GetId() + "\t" + h.GetIdentifier() + " " + h.GetState()
 	})
-	get.ValidArgsFunction, verify.ValidArgsFunction = byID, byID
 	return group("challenges", "Look at challenges, verify those placed by hand",
 		l.command(
 			a, "List challenges",
 			filter{flag: "order", field: "order", usage: "only those of the order with this `id`"},
-			filter{flag: "state", field: "state", usage: "only those in this `state`", values: []string{"pending", "presenting", "presented", "validating", "closed", "cleaning", "cleaned"}},
+			filter{flag: "state", field: "state", usage: "only those in this `state`", values: []string{"pending", "presenting", "presented", "cleaning", "cleaned"}},
 			filter{flag: "identifier", field: "identifier", usage: "only those for this `name`"},
 			filter{flag: "action-required", field: "action_required", usage: "only those that wait for a person", kind: truth},
 		),
-		get, verify,
+		about(a, k, "get ID", "Show a challenge, and what to place where", "", nil, a.showChallenge),
+		about(a, k, "verify ID", "Check now whether the answer that you placed is visible", ":verify", &challengesv1.VerifyChallengeRequest{}, a.showChallenge),
 	)
 }
 

@@ -155,7 +155,9 @@ func why(p *typesv1.Problem) string {
 	}
 	s := p.GetDetail()
 	for _, sub := range p.GetSubproblems() {
-		s += "; " + sub.GetIdentifier() + ": " + sub.GetDetail()
+		if text := sub.GetIdentifier() + ": " + sub.GetDetail(); !strings.Contains(s, text) { // the detail of a failed order has them already
+			s += "; " + text
+		}
 	}
 	if p.GetReason() != "" {
 		s = strings.TrimSpace(s + " (" + p.GetReason() + ")")

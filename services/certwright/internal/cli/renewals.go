@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"net/http"
 
 	"github.com/spf13/cobra"
 
@@ -29,43 +27,8 @@ func renewalList() listing[*renewalsv1.ListRenewalsResponse, *renewalsv1.Renewal
 }
 
 func (a *app) renewals() *cobra.Command {
-	get := a.verb("get CERTIFICATE", "Show when and why a certificate is renewed", 1, func(ctx context.Context, c *client, args []string) error {
-		id, err := a.findCertificate(ctx, args[0])
-		if err != nil {
-			return err
-		}
-		r := &renewalsv1.Renewal{}
-		if err := c.call(ctx, http.MethodGet, path("/v1/renewals/", id), nil, nil, r); err != nil {
-			return err
-		}
-		return a.showPairs(r, renewalPairs(r))
-	})
-	explain := a.verb("explain CERTIFICATE", "Say what will be done when and why, rule by rule", 1, func(ctx context.Context, c *client, args []string) error {
-		id, err := a.findCertificate(ctx, args[0])
-		if err != nil {
-			return err
-		}
-		e := &renewalsv1.ExplainRenewalResponse{}
-		if err := c.call(ctx, http.MethodGet, path("/v1/renewals/", id, ":explain"), nil, nil, e); err != nil {
-			return err
-		}
-		return a.show(e, func(w io.Writer) error {
-			if err := writePairs(w, renewalPairs(e.GetRenewal())); err != nil {
-				return err
-			}
-			fmt.Fprintln(w, "\nrules (* decides):")
-			for _, f := range e.GetFindings() {
-				mark := " "
-				if f.GetDecisive() {
-					mark = "*"
-				}
-				fmt.Fprintf(w, "%s %s: %s\n", mark, printable(f.GetReason()), printable(f.GetSentence()))
-			}
-			return nil
-		})
-	})
-	byID := ids(a, certificateList(), 1)
-	get.ValidArgsFunction, explain.ValidArgsFunction = byID, byID
+	k := a.certificateKind()
+	k.path = "/v1/renewals/"
 	return group("renewals", "Look at what is renewed when, and why",
 		renewalList().command(
 			a, "List renewal plans",
@@ -73,8 +36,28 @@ func (a *app) renewals() *cobra.Command {
 			filter{flag: "owner", field: "owner", usage: "only those of this `owner`"},
 			filter{flag: "due-before", field: "due_before", usage: "only those due before this `moment` (2027-01-31), or within this time (7d)", kind: moment},
 		),
-		get, explain,
+		about(a, k, "get CERTIFICATE", "Show when and why a certificate is renewed", "", nil, func(r *renewalsv1.Renewal) error {
+			return a.showPairs(r, renewalPairs(r))
+		}),
+		about(a, k, "explain CERTIFICATE", "Say what will be done when and why, rule by rule", ":explain", nil, a.showExplanation),
 	)
+}
+
+func (a *app) showExplanation(e *renewalsv1.ExplainRenewalResponse) error {
+	return a.show(e, func(w io.Writer) error {
+		if err := writePairs(w, renewalPairs(e.GetRenewal())); err != nil {
+			return err
+		}
+		fmt.Fprintln(w, "\nrules (* decides):")
+		for _, f := range e.GetFindings() {
+			mark := " "
+			if f.GetDecisive() {
+				mark = "*"
+			}
+			fmt.Fprintf(w, "%s %s: %s\n", mark, printable(f.GetReason()), printable(f.GetSentence()))
+		}
+		return nil
+	})
 }
 
 func renewalPairs(r *renewalsv1.Renewal) []pair {

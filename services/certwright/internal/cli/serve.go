@@ -55,7 +55,7 @@ A setting comes from its default, the file given by --config, the environment (C
 			}
 			s.Started = func(up Started) {
 				w := cmd.ErrOrStderr()
-				fmt.Fprintf(w, "Certwright is ready at %s\n  console and API documentation: %s/ and %s/docs\n  administrator's token: %s\n", up.URL, up.URL, up.URL, up.TokenFile)
+				fmt.Fprintf(w, "Certwright is ready at %s\n  API documentation: %s/docs\n  administrator's token: %s\n", up.URL, up.URL, up.TokenFile)
 				fmt.Fprintf(w, "  other programs on this machine:\n    export %s=%s %s=%s", EnvURL, up.URL, EnvTokenFile, up.TokenFile)
 				if up.CAFile != "" {
 					fmt.Fprintf(w, " %s=%s", EnvCAFile, up.CAFile)

@@ -175,9 +175,9 @@ func (f *follower) ended(ctx context.Context, o *ordersv1.Order) (bool, error) {
 }
 
 func endOf(o *ordersv1.Order) string {
-	end := map[string]string{"failed": "not fulfilled"}[o.GetState()]
-	if end == "" {
-		end = o.GetState()
+	end := o.GetState()
+	if end == "failed" {
+		end = "not fulfilled"
 	}
 	if p := o.GetProblem(); p != nil {
 		return end + ": " + why(p)

@@ -2,7 +2,6 @@ package app_test
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -10,8 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -21,7 +18,6 @@ import (
 	dnseventsv1 "github.com/certwright/certwright/api/certwright/events/dns/v1"
 	ordereventsv1 "github.com/certwright/certwright/api/certwright/events/order/v1"
 	typesv1 "github.com/certwright/certwright/api/certwright/types/v1"
-	"github.com/certwright/certwright/api/events"
 	"github.com/certwright/certwright/services/challenges/internal/app"
 	"github.com/certwright/certwright/services/challenges/internal/domain"
 	"github.com/certwright/certwright/services/challenges/internal/transport/consumer"
@@ -29,7 +25,6 @@ import (
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/bus"
 	"github.com/certwright/certwright/shared/clock"
-	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/docstore/memory"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/outbox"
@@ -44,42 +39,6 @@ const (
 )
 
 var value = domain.DNSValue("td.key")
-
-// recorder is the bus: it remembers what was told, each message id once, as the bus does.
-type recorder struct {
-	mu   sync.Mutex
-	seen map[string]bool
-	told []proto.Message
-}
-
-func (r *recorder) Publish(_ context.Context, entries ...docstore.Entry) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range entries {
-		if e.Kind != docstore.EntryEvent || r.seen[e.MsgID] {
-			continue
-		}
-		r.seen[e.MsgID] = true
-		event, err := bus.FromEntry(e)
-		if err != nil {
-			return err
-		}
-		m, _ := events.New(event.Type)
-		if err := event.Decode(m); err != nil {
-			return err
-		}
-		r.told = append(r.told, m)
-	}
-	return nil
-}
-func (*recorder) SafeAfter() time.Duration { return 0 }
-func (*recorder) OnNewStream(func())       {}
-
-func (r *recorder) all() []proto.Message {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.told)
-}
 
 // world is the DNS service and what can be seen outside.
 type world struct {
@@ -115,7 +74,7 @@ func (w *world) set(f func()) {
 type bench struct {
 	t       *testing.T
 	clock   *clock.Fake
-	bus     *recorder
+	bus     testkit.Recorder
 	world   *world
 	app     *app.App
 	rpc     *grpctransport.Server
@@ -127,26 +86,17 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{
-		t: t, clock: clock.NewFake(time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)), bus: &recorder{seen: map[string]bool{}}, world: &world{},
+		t: t, clock: clock.NewFake(time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)), world: &world{},
 		admin: authz.NewContext(t.Context(), authz.Principal{Subject: "user:admin", Team: authz.AllTeams, Permissions: []string{"*"}}),
 	}
 	log := testkit.Logger(t)
-	out := outbox.New(outbox.Config{Store: memory.New(b.clock), Bus: b.bus, Source: "challenges", Clock: b.clock, Logger: log})
-	coll, err := outbox.Open[domain.Challenge](t.Context(), out, app.ChallengesSpec())
-	require.NoError(t, err)
-	orders, err := outbox.Open[app.ClosedOrder](t.Context(), out, app.OrdersSpec())
-	require.NoError(t, err)
+	out := outbox.New(outbox.Config{Store: memory.New(b.clock), Bus: &b.bus, Source: "challenges", Clock: b.clock, Logger: log})
+	coll, orders := testkit.Open[domain.Challenge](t, out, app.ChallengesSpec()), testkit.Open[app.ClosedOrder](t, out, app.OrdersSpec())
 	b.app = &app.App{Challenges: coll, Orders: orders, DNS: b.world, Eyes: b.world, Clock: b.clock, Logger: log, Responder: true, VerifyWait: 10 * time.Second}
 	b.rpc = &grpctransport.Server{App: b.app}
 	b.orders, b.records = consumer.Orders(b.app), consumer.Records(b.app)
-	w := worker.New(worker.Config[domain.Challenge]{
-		Name: "challenges", Coll: coll, Clock: b.clock, Logger: log, Tracer: tracenoop.NewTracerProvider().Tracer(""), Step: b.app.Step,
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = w.Run(ctx) })
-	wg.Go(func() { _ = out.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	w := worker.New(worker.Config[domain.Challenge]{Name: "challenges", Coll: coll, Clock: b.clock, Logger: log, Step: b.app.Step})
+	testkit.Run(t, w.Run, out.Run)
 	return b
 }
 
@@ -154,9 +104,7 @@ func newBench(t *testing.T) *bench {
 func (b *bench) tell(messages ...proto.Message) {
 	b.t.Helper()
 	for _, m := range messages {
-		data, err := protojson.Marshal(m)
-		require.NoError(b.t, err)
-		e := bus.Event{ID: "x-e-1-0", Type: bus.TypeOf(m), Source: "test", Subject: "x", Time: b.clock.Now(), Revision: 1, Team: "web", Data: data}
+		e := testkit.Event(b.t, m, bus.Event{ID: "x-e-1-0", Source: "test", Subject: "x", Time: b.clock.Now(), Revision: 1, Team: "web"})
 		c := b.orders
 		if strings.HasPrefix(e.Type, "dns.") {
 			c = b.records
@@ -166,11 +114,20 @@ func (b *bench) tell(messages ...proto.Message) {
 	}
 }
 
+// told is what the bus has been told.
+func (b *bench) told() (all []proto.Message) {
+	b.t.Helper()
+	for _, e := range testkit.Events(b.t, b.bus.Entries()) {
+		all = append(all, testkit.Message(b.t, e))
+	}
+	return all
+}
+
 // expect waits until exactly this has been told, in this order.
 func (b *bench) expect(want ...proto.Message) {
 	b.t.Helper()
-	testkit.Eventually(b.t, func() bool { return len(b.bus.all()) >= len(want) }, "%d facts", len(want))
-	require.Empty(b.t, cmp.Diff(want, b.bus.all(), protocmp.Transform()))
+	testkit.Eventually(b.t, func() bool { return len(b.told()) >= len(want) }, "%d facts", len(want))
+	require.Empty(b.t, cmp.Diff(want, b.told(), protocmp.Transform()))
 }
 
 func (b *bench) at(id string) app.Doc {
@@ -377,7 +334,7 @@ func TestACloseThatArrivesFirstLeavesAMark(t *testing.T) {
 	doc := b.at(first)
 	require.True(t, doc.Tombstone)
 	require.Equal(t, int64(1), doc.Revision)
-	require.Empty(t, b.bus.all())
+	require.Empty(t, b.told())
 	_, err := b.rpc.GetChallenge(b.admin, &challengesv1.GetChallengeRequest{Id: first})
 	require.EqualError(t, err, "challenge chl_1-1-0 does not exist")
 }
@@ -418,7 +375,7 @@ func TestWhatTheCAForgetsIsClosedAndTheOrderIsTold(t *testing.T) {
 	b.clock.Advance(7 * 24 * time.Hour)
 	b.eventually(first, domain.Cleaning)
 	require.Equal(t, "expired", b.at(first).Body.Outcome)
-	told := b.bus.all()
+	told := b.told()
 	require.Empty(t, cmp.Diff(failed("CHALLENGE_EXPIRED",
 		"the authorization of example.org expired at 2026-11-08T12:00:00Z before the CA had validated it; the value at _acme-challenge.example.org is void", false),
 		told[len(told)-1], protocmp.Transform()))
@@ -437,7 +394,7 @@ func TestADNSServiceThatIsAwayIsWaitedFor(t *testing.T) {
 	b.world.set(func() { b.world.away = errs.New(errs.Unavailable, "", "away"); b.world.account = "dac_1" })
 	b.tell(b.required())
 	testkit.Eventually(t, func() bool { return b.at(first).Failures > 0 }, "a try")
-	require.Empty(t, b.bus.all())
+	require.Empty(t, b.told())
 	b.world.set(func() { b.world.away = nil })
 	b.clock.Advance(time.Minute)
 	b.expect(recWanted)

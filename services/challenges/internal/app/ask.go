@@ -16,7 +16,7 @@ const verdictEvery = 50 * time.Millisecond
 // Get returns a challenge. NotFound for the marks of authorizations that were closed before they were heard of.
 func (a *App) Get(ctx context.Context, id string) (Doc, error) {
 	doc, err := a.Challenges.Get(ctx, id)
-	if err == nil && doc.Tombstone || err != nil && errs.KindOf(err) == errs.NotFound {
+	if err == nil && doc.Tombstone || errs.KindOf(err) == errs.NotFound {
 		return Doc{}, errs.New(errs.NotFound, "", "challenge %s does not exist", id)
 	}
 	return doc, err
@@ -106,39 +106,13 @@ func (a *App) Answer(ctx context.Context, token string) (string, error) {
 	return "", errs.New(errs.NotFound, "", "no challenge has this token")
 }
 
-// Janitor removes what is over, every hour until ctx ends.
-func (a *App) Janitor(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if err := a.Tidy(ctx); err != nil && ctx.Err() == nil {
-			a.Logger.WarnContext(ctx, "tidying is put off", "error", err)
-		}
-		if a.Clock.Sleep(ctx, time.Hour) != nil {
-			return nil
-		}
-	}
-	return nil
-}
-
 // Tidy removes challenges that were cleaned a week ago, and old marks of closed orders, once.
 func (a *App) Tidy(ctx context.Context) error {
 	now := a.Clock.Now()
-	err := sweep(ctx, a.Challenges, docstore.Cond{Field: "state", Op: docstore.Eq, Value: string(domain.Cleaned)},
+	err := a.Challenges.RemoveAll(ctx, docstore.Cond{Field: "state", Op: docstore.Eq, Value: string(domain.Cleaned)},
 		docstore.Cond{Field: "changed_at", Op: docstore.Lt, Value: now.Add(-keepClosed)})
 	if err != nil {
 		return err
 	}
-	return sweep(ctx, a.Orders, docstore.Cond{Field: "due_at", Op: docstore.Lte, Value: now})
-}
-
-func sweep[T any](ctx context.Context, c *outbox.Collection[T], where ...docstore.Cond) error {
-	page, err := c.Find(ctx, docstore.Query{Where: where, Limit: 1000})
-	if err != nil {
-		return err
-	}
-	for _, d := range page.Docs {
-		if err := c.Remove(ctx, d); err != nil && errs.KindOf(err) != errs.Conflict && errs.KindOf(err) != errs.NotFound {
-			return err
-		}
-	}
-	return nil
+	return a.Orders.RemoveAll(ctx, docstore.Cond{Field: "due_at", Op: docstore.Lte, Value: now})
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -14,6 +15,9 @@ import (
 // keepClosed is how long closed challenges and marks of closed orders are kept: as long as the bus keeps facts.
 const keepClosed = 7 * 24 * time.Hour
 
+// defaultTeam is authz.DefaultTeam; that package knows the network, use cases do not.
+const defaultTeam = "default"
+
 // AuthorizationRequired hears that control of a name has to be proven. Told again, it gives the present answer again.
 func (a *App) AuthorizationRequired(ctx context.Context, team string, in domain.Challenge) error {
 	c, err := domain.New(in, a.Clock.Now())
@@ -21,10 +25,10 @@ func (a *App) AuthorizationRequired(ctx context.Context, team string, in domain.
 		return err
 	}
 	id := domain.ID(c.OrderID, c.Attempt, c.Authorization)
-	doc := Doc{Meta: docstore.Meta{ID: id, Team: teamOf(team)}, Body: c}
+	doc := Doc{Meta: docstore.Meta{ID: id, Team: cmp.Or(team, defaultTeam)}, Body: c}
 	facts := a.settle(&doc, a.choose(id, &doc.Body))
 	err = a.Challenges.Insert(ctx, &doc, facts...)
-	if errs.KindOf(err) == errs.AlreadyExists && err != nil {
+	if errs.KindOf(err) == errs.AlreadyExists {
 		return a.hear(ctx, id, func(c *domain.Challenge) domain.Effect { return c.Required() })
 	}
 	if err != nil {
@@ -33,7 +37,7 @@ func (a *App) AuthorizationRequired(ctx context.Context, team string, in domain.
 	// The order's end may have been heard first. It marks and then looks for challenges; this inserts and then looks for the mark, so
 	// that one of the two sees the other.
 	over, err := a.Orders.Get(ctx, c.OrderID)
-	if errs.KindOf(err) == errs.NotFound && err != nil {
+	if errs.KindOf(err) == errs.NotFound {
 		return nil
 	}
 	if err != nil {
@@ -55,15 +59,15 @@ func (a *App) choose(id string, c *domain.Challenge) domain.Effect {
 func (a *App) AuthorizationClosed(ctx context.Context, team, order string, attempt, authorization int64, outcome string) error {
 	id := domain.ID(order, attempt, authorization)
 	err := a.close(ctx, id, outcome)
-	if err == nil || errs.KindOf(err) != errs.NotFound {
+	if errs.KindOf(err) != errs.NotFound {
 		return err
 	}
 	doc := Doc{
-		Meta: docstore.Meta{ID: id, Team: teamOf(team), Tombstone: true, WorkAt: clock.Never},
+		Meta: docstore.Meta{ID: id, Team: cmp.Or(team, defaultTeam), Tombstone: true, WorkAt: clock.Never},
 		Body: domain.NewClosed(order, attempt, authorization, outcome),
 	}
 	err = a.Challenges.Insert(ctx, &doc)
-	if errs.KindOf(err) == errs.AlreadyExists && err != nil { // it was heard of in between
+	if errs.KindOf(err) == errs.AlreadyExists { // it was heard of in between
 		return a.close(ctx, id, outcome)
 	}
 	return err
@@ -81,7 +85,7 @@ func (a *App) OrderClosed(ctx context.Context, team, order, outcome string) erro
 		}
 	}
 	mark := docstore.Doc[ClosedOrder]{
-		Meta: docstore.Meta{ID: order, Team: teamOf(team), WorkAt: a.Clock.Now().Add(keepClosed)}, Body: ClosedOrder{Outcome: outcome},
+		Meta: docstore.Meta{ID: order, Team: cmp.Or(team, defaultTeam), WorkAt: a.Clock.Now().Add(keepClosed)}, Body: ClosedOrder{Outcome: outcome},
 	}
 	if err := a.Orders.Insert(ctx, &mark); err != nil && errs.KindOf(err) != errs.AlreadyExists {
 		return err
@@ -140,7 +144,7 @@ func (a *App) RecordRemoved(ctx context.Context, id, value string) error {
 // hearDNS ignores answers about challenges that are not known any more.
 func (a *App) hearDNS(ctx context.Context, id string, f func(*domain.Challenge) domain.Effect) error {
 	err := a.hear(ctx, id, f)
-	if err != nil && errs.KindOf(err) == errs.NotFound {
+	if errs.KindOf(err) == errs.NotFound {
 		a.Logger.InfoContext(ctx, "an answer about a challenge that is not known any more", "challenge", id)
 		return nil
 	}
@@ -200,11 +204,4 @@ func (a *App) schedule(doc *Doc) {
 		at = clock.Never
 	}
 	doc.WorkAt = at
-}
-
-func teamOf(team string) string {
-	if team == "" {
-		return "default"
-	}
-	return team
 }

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -142,10 +143,7 @@ func (c *Challenge) Stalled() bool {
 
 // Input is what the choice of a solver looks at.
 func (c *Challenge) Input(responder bool) Input {
-	in := Input{Identifier: c.Identifier, Wildcard: c.Wildcard, WantedType: c.WantedType, Manual: c.Manual, Responder: responder}
-	if in.WantedType == "" {
-		in.WantedType = Auto
-	}
+	in := Input{Identifier: c.Identifier, Wildcard: c.Wildcard, WantedType: cmp.Or(c.WantedType, Auto), Manual: c.Manual, Responder: responder}
 	for _, o := range c.Offered {
 		in.Offered = append(in.Offered, o.Type)
 	}
@@ -319,7 +317,7 @@ func (c *Challenge) Expire(id string, now time.Time) Effect {
 	}
 	out := c.Close(id, Expired)
 	told := c.fail(id, Problem{Reason: ReasonExpired, Detail: fmt.Sprintf(
-		"the authorization of %s expired at %s before the CA had validated it; the value at %s is void", c.Identifier, c.Expires.UTC().Format(time.RFC3339), orElse(c.Location, "its place"))})
+		"the authorization of %s expired at %s before the CA had validated it; the value at %s is void", c.Identifier, c.Expires.UTC().Format(time.RFC3339), cmp.Or(c.Location, "its place"))})
 	out.Facts = append(out.Facts, told.Facts...)
 	return out
 }

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -89,7 +90,7 @@ var rules = []rule{
 	{"nobody can", func(in Input) (Finding, bool) {
 		return Finding{Trouble: Problem{Reason: ReasonNoSolver, Detail: fmt.Sprintf(
 			"nobody can answer for %s: the CA offers %s, the built-in responder for http-01 is %s, and %s; switch the responder on, create a DNS account, or ask for manual challenges",
-			in.Identifier, list(in.Offered), onOff(in.Responder), orElse(in.DNSExplains, "no DNS account covers the name"))}}, true
+			in.Identifier, list(in.Offered), onOff(in.Responder), cmp.Or(in.DNSExplains, "no DNS account covers the name"))}}, true
 	}},
 }
 
@@ -100,13 +101,10 @@ func NeedsDNS(in Input) bool {
 
 // Choose decides who answers.
 func Choose(in Input) Finding {
-	if in.WantedType == "" {
-		in.WantedType = Auto
-	}
+	in.WantedType = cmp.Or(in.WantedType, Auto)
 	var f Finding
 	for _, r := range rules {
-		found, ok := r.decide(in)
-		if ok {
+		if found, ok := r.decide(in); ok {
 			f = found
 			f.Rule = r.name
 			break
@@ -138,11 +136,4 @@ func onOff(on bool) string {
 		return "on"
 	}
 	return "off"
-}
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }

@@ -4,6 +4,7 @@ package app
 import (
 	"context"
 	"crypto"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -20,9 +21,6 @@ import (
 	"github.com/certwright/certwright/shared/once"
 	"github.com/certwright/certwright/shared/outbox"
 )
-
-// DefaultTeam is the team of what names none.
-const DefaultTeam = "default"
 
 // Inventory answers what certificates and versions are right now.
 type Inventory interface {
@@ -169,43 +167,14 @@ func eq(field string, value any) docstore.Cond {
 }
 
 func ignoreNotFound(err error) error {
-	if err != nil && errs.KindOf(err) == errs.NotFound {
+	if errs.KindOf(err) == errs.NotFound {
 		return nil
 	}
 	return err
 }
 
-func teamOr(team string) string {
-	if team == "" {
-		return DefaultTeam
-	}
-	return team
-}
-
-// Forget removes what is remembered of things long gone; call it now and then.
+// Forget removes what is remembered of things long gone.
 func (a *App) Forget(ctx context.Context) error {
 	old := docstore.Cond{Field: "forget_at", Op: docstore.Lte, Value: a.Clock.Now()}
-	if err := forget(ctx, a.Bindings, old); err != nil {
-		return err
-	}
-	if err := forget(ctx, a.Targets, old); err != nil {
-		return err
-	}
-	if err := forget(ctx, a.Deployments, old); err != nil {
-		return err
-	}
-	return a.Requests.Sweep(ctx)
-}
-
-func forget[T any](ctx context.Context, c *outbox.Collection[T], old docstore.Cond) error {
-	page, err := c.Find(ctx, docstore.Query{Where: []docstore.Cond{old}, Limit: 1000})
-	if err != nil {
-		return err
-	}
-	for _, d := range page.Docs {
-		if err := c.Remove(ctx, d); err != nil && errs.KindOf(err) != errs.Conflict && errs.KindOf(err) != errs.NotFound {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(a.Bindings.RemoveAll(ctx, old), a.Targets.RemoveAll(ctx, old), a.Deployments.RemoveAll(ctx, old), a.Requests.Sweep(ctx))
 }

@@ -26,7 +26,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -48,23 +47,9 @@ import (
 	"github.com/certwright/certwright/shared/once"
 	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/seal"
+	"github.com/certwright/certwright/shared/testkit"
 	"github.com/certwright/certwright/shared/worker"
 )
-
-// publisher records what would go to the bus.
-type publisher struct {
-	mu      sync.Mutex
-	entries []docstore.Entry
-}
-
-func (p *publisher) Publish(_ context.Context, e ...docstore.Entry) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.entries = append(p.entries, e...)
-	return nil
-}
-func (*publisher) SafeAfter() time.Duration { return 0 }
-func (*publisher) OnNewStream(func())       {}
 
 // owners answers for inventory and keys.
 type owners struct {
@@ -120,7 +105,7 @@ type fixture struct {
 	clk    *clock.Fake
 	owners *owners
 	hosts  *hosts
-	pub    *publisher
+	pub    testkit.Recorder
 	out    *outbox.Outbox
 	log    bytes.Buffer
 	handle func(ctx context.Context, e bus.Event) error
@@ -134,13 +119,10 @@ type fixture struct {
 func setup(t *testing.T, change ...func(t *domain.Target)) *fixture {
 	t.Helper()
 	clk := clock.NewFake(time.Date(2026, 11, 2, 10, 0, 0, 0, time.UTC))
-	f := &fixture{t: t, dir: t.TempDir(), clk: clk, pub: &publisher{}, who: app.Caller{Subject: "user:u", Team: "web"}}
+	f := &fixture{t: t, dir: t.TempDir(), clk: clk, who: app.Caller{Subject: "user:u", Team: "web"}}
 	f.owners = &owners{versions: map[string]*inventoryv1.VersionStatus{}, keys: map[string][]byte{}, certificate: &inventoryv1.Certificate{Id: "crt_1", Team: "web"}}
-	f.out = outbox.New(outbox.Config{Store: memory.New(clk), Bus: f.pub, Source: "deployer", Clock: clk, Logger: slog.New(slog.DiscardHandler)})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = f.out.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	f.out = outbox.New(outbox.Config{Store: memory.New(clk), Bus: &f.pub, Source: "deployer", Clock: clk, Logger: slog.New(slog.DiscardHandler)})
+	testkit.Run(t, f.out.Run)
 
 	require.NoError(t, os.Mkdir(f.dir+"/active", 0o700))
 	copyAll := "cp -p " + f.dir + "/full.pem " + f.dir + "/active/ && cp -p " + f.dir + "/key.pem " + f.dir + "/active/"
@@ -160,12 +142,9 @@ func setup(t *testing.T, change ...func(t *domain.Target)) *fixture {
 		Inventory: f.owners, Keys: f.owners, Receiver: receiver, Hosts: f.hosts, Prober: tlsprobe.Probe{Timeout: 5 * time.Second}, Clock: clk,
 		Logger: slog.New(slog.NewTextHandler(&f.log, nil)), VerifyFor: 30 * time.Second, VerifyPoll: time.Second, DetachedFor: 30 * 24 * time.Hour,
 	}
-	f.Targets, err = outbox.Open[domain.Target](t.Context(), f.out, targetSpec)
-	require.NoError(t, err)
-	f.Bindings, err = outbox.Open[domain.Binding](t.Context(), f.out, bindingSpec)
-	require.NoError(t, err)
-	f.Deployments, err = outbox.Open[domain.Deployment](t.Context(), f.out, deploymentSpec)
-	require.NoError(t, err)
+	f.Targets = testkit.Open[domain.Target](t, f.out, targetSpec)
+	f.Bindings = testkit.Open[domain.Binding](t, f.out, bindingSpec)
+	f.Deployments = testkit.Open[domain.Deployment](t, f.out, deploymentSpec)
 	f.Requests, err = once.Open(t.Context(), f.out)
 	require.NoError(t, err)
 	f.handle = consumer.New(f.App).Handle
@@ -239,9 +218,7 @@ func (f *fixture) issue(n int64) version {
 func (f *fixture) tell(m proto.Message) {
 	f.t.Helper()
 	f.n++
-	data, err := protojson.Marshal(m)
-	require.NoError(f.t, err)
-	e := bus.Event{ID: fmt.Sprintf("x-%d", f.n), Type: bus.TypeOf(m), Source: "test", Subject: "x", Team: "web", Revision: f.n, Data: data}
+	e := testkit.Event(f.t, m, bus.Event{ID: fmt.Sprintf("x-%d", f.n), Source: "test", Subject: "x", Team: "web", Revision: f.n})
 	for range 2 {
 		require.NoError(f.t, f.handle(f.t.Context(), e))
 	}
@@ -318,13 +295,7 @@ func (f *fixture) binding() domain.Binding {
 func (f *fixture) told() []string {
 	f.t.Helper()
 	require.NoError(f.t, f.out.Flush(f.t.Context()))
-	f.pub.mu.Lock()
-	defer f.pub.mu.Unlock()
-	var types []string
-	for _, e := range f.pub.entries {
-		types = append(types, e.Headers["ce-type"])
-	}
-	return types
+	return testkit.Types(f.t, f.pub.Entries())
 }
 
 func (f *fixture) read(name string) string {
@@ -359,7 +330,7 @@ func TestVersionIsDeployedAndSeenToBeServed(t *testing.T) {
 	require.Equal(t, "ver_1", f.binding().ServedVersionID)
 	require.Equal(t, []string{"deployment.started", "deployment.succeeded"}, f.told())
 	var ok deploymenteventsv1.Succeeded
-	require.NoError(t, protojson.Unmarshal(f.pub.entries[1].Data, &ok))
+	require.NoError(t, testkit.Events(t, f.pub.Entries())[1].Decode(&ok))
 	require.Empty(t, cmp.Diff("me@a.example", ok.GetSubject().GetOwner()))
 	require.EqualValues(t, 1, ok.GetSubject().GetGeneration())
 }
@@ -617,11 +588,11 @@ func TestDeletedCertificateDetachesAndLeavesTheFiles(t *testing.T) {
 	require.NoError(t, f.DeleteTarget(t.Context(), f.who, f.target.ID), "the target is free")
 	f.told()
 	f.clk.Advance(31 * 24 * time.Hour)
-	require.Eventually(t, func() bool {
+	testkit.Eventually(t, func() bool {
 		require.NoError(t, f.Forget(t.Context()))
 		_, err := f.Bindings.Get(t.Context(), domain.BindingID("crt_1", f.target.ID))
 		return err != nil && errs.KindOf(err) == errs.NotFound
-	}, 10*time.Second, time.Millisecond)
+	}, "the binding is forgotten")
 }
 
 // TestCrashAtEveryStep loses what each step found out once, as a SIGKILL between the outside call and the write would; the deployment ends the same.
@@ -832,7 +803,7 @@ func TestNoKeyIsStoredToldOrLogged(t *testing.T) {
 	require.NotContains(t, string(raw), secret)
 	require.False(t, bytes.Contains(raw, f.owners.keys["key_1"]))
 	f.told()
-	for _, e := range f.pub.entries {
+	for _, e := range f.pub.Entries() {
 		require.NotContains(t, string(e.Data), secret)
 	}
 	require.NotContains(t, f.log.String(), secret)

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -28,13 +29,13 @@ func (a *App) CreateBinding(ctx context.Context, who Caller, certificateID, targ
 	// The question is this service's own: what the caller may see is judged below.
 	c, err := a.Inventory.GetCertificate(authz.AsService(ctx), &inventoryv1.GetCertificateRequest{Id: certificateID})
 	// Without this anybody could have the key of another team's certificate put on a host of theirs.
-	if err == nil && (!who.sees(teamOr(c.GetTeam())) || c.GetState() == "deleted") || err != nil && errs.KindOf(err) == errs.NotFound {
+	if err == nil && (!who.sees(cmp.Or(c.GetTeam(), authz.DefaultTeam)) || c.GetState() == "deleted") || errs.KindOf(err) == errs.NotFound {
 		return bindingDoc{}, errs.New(errs.NotFound, "CERTIFICATE_NOT_FOUND", "there is no certificate %q", certificateID)
 	}
 	if err != nil {
 		return bindingDoc{}, err
 	}
-	if teamOr(c.GetTeam()) != t.Team {
+	if cmp.Or(c.GetTeam(), authz.DefaultTeam) != t.Team {
 		return bindingDoc{}, otherTeam(certificateID, targetID)
 	}
 	return a.EnsureBinding(ctx, Bind{CertificateID: certificateID, TargetID: targetID, Team: t.Team, Owner: c.GetOwner()})
@@ -62,17 +63,17 @@ func (a *App) EnsureBinding(ctx context.Context, w Bind) (docstore.Doc[domain.Bi
 	if err != nil {
 		return bindingDoc{}, err
 	}
-	if t.Team != teamOr(w.Team) {
+	if t.Team != cmp.Or(w.Team, authz.DefaultTeam) {
 		return bindingDoc{}, otherTeam(w.CertificateID, w.TargetID)
 	}
 	id := domain.BindingID(w.CertificateID, w.TargetID)
 	d := bindingDoc{Meta: docstore.Meta{ID: id, Team: t.Team}, Body: domain.NewBinding(w.CertificateID, w.TargetID, w.Owner, a.Clock.Now())}
 	storedBinding(&d)
 	err = a.Bindings.Insert(ctx, &d)
-	if err != nil && errs.KindOf(err) == errs.AlreadyExists {
+	if errs.KindOf(err) == errs.AlreadyExists {
 		d, err = a.changeBinding(ctx, id, func(b *domain.Binding, now time.Time) bool { return b.Attach(w.Owner, now) })
 	}
-	if err != nil && (errs.KindOf(err) == errs.AlreadyExists || errs.KindOf(err) == errs.NotFound) {
+	if kind := errs.KindOf(err); kind == errs.AlreadyExists || kind == errs.NotFound {
 		return bindingDoc{}, a.taken(ctx, w.TargetID)
 	}
 	if err != nil {
@@ -103,7 +104,7 @@ func (a *App) taken(ctx context.Context, targetID string) error {
 // DeleteBinding detaches; the files on the host stay.
 func (a *App) DeleteBinding(ctx context.Context, who Caller, id string) error {
 	d, err := a.Bindings.Get(ctx, id)
-	if err == nil && (!d.Body.Attached || !who.sees(d.Team)) || err != nil && errs.KindOf(err) == errs.NotFound {
+	if err == nil && (!d.Body.Attached || !who.sees(d.Team)) || errs.KindOf(err) == errs.NotFound {
 		return errs.New(errs.NotFound, "BINDING_NOT_FOUND", "there is no binding %q", id)
 	}
 	if err != nil {
@@ -119,7 +120,7 @@ func (a *App) detach(ctx context.Context, id, reason string) error {
 
 // ListBindings returns a page of attached bindings by id. filter takes certificate and target.
 func (a *App) ListBindings(ctx context.Context, who Caller, filter string, size int32, after string) (docstore.Page[domain.Binding], error) {
-	q, err := query(who, filter, size, after, named{"certificate", "certificate_id"}, named{"target", "target_id"})
+	q, err := query(who, filter, size, after, []string{"certificate", "target"}, "certificate_id", "target_id")
 	if err != nil {
 		return docstore.Page[domain.Binding]{}, err
 	}
@@ -127,36 +128,21 @@ func (a *App) ListBindings(ctx context.Context, who Caller, filter string, size 
 	return a.Bindings.Find(ctx, q)
 }
 
-type named struct{ term, field string }
-
-// query makes a query of a filter: the first term is looked up, the rest and the team are applied to what was found.
-func query(who Caller, filter string, size int32, after string, fields ...named) (docstore.Query, error) {
+// query makes a query of a filter by terms. fields are those of the documents, in the order of allowed.
+func query(who Caller, filter string, size int32, after string, allowed []string, fields ...string) (docstore.Query, error) {
 	limit, err := listing.Size(size)
 	if err != nil {
 		return docstore.Query{}, err
 	}
-	allowed := make([]string, len(fields))
-	for i, f := range fields {
-		allowed[i] = f.term
-	}
-	terms, err := listing.Filter(filter, allowed...)
+	given, err := listing.Filter(filter, allowed...)
 	if err != nil {
 		return docstore.Query{}, err
 	}
-	q := docstore.Query{Limit: limit, After: after}
-	var conds []docstore.Cond
-	for _, f := range fields {
-		if v := terms[f.term]; v != "" {
-			conds = append(conds, eq(f.field, v))
-		}
+	var terms []listing.Term
+	for i, f := range fields {
+		terms = append(terms, listing.Term{f, given[allowed[i]]})
 	}
-	if !who.All {
-		conds = append(conds, eq("team", who.Team))
-	}
-	if len(conds) > 0 {
-		q.Where, q.Filter = conds[:1], conds[1:]
-	}
-	return q, nil
+	return listing.By(docstore.Query{Limit: limit, After: after}, append(terms, listing.Term{"team", who.scope()})...), nil
 }
 
 // StepBinding is the worker's step of bindings: it makes the deployment of a new generation, ends older ones, and asks inventory for the current version
@@ -168,20 +154,24 @@ func (a *App) StepBinding(ctx context.Context, d docstore.Doc[domain.Binding]) (
 		if err := a.dispatch(ctx, d); err != nil {
 			return worker.Result[domain.Binding]{}, err
 		}
-		return worker.Result[domain.Binding]{Apply: func(d *bindingDoc) ([]outbox.Fact, error) {
+		return bound(func(d *bindingDoc) {
 			if d.Body.Attached == b.Attached {
 				d.Body.Dispatched(b.Generation)
 			}
-			storedBinding(d)
-			return nil, nil
-		}}, nil
+		}), nil
 	case b.Resolve:
 		return a.resolve(ctx, d)
 	}
+	return bound(func(*bindingDoc) {}), nil
+}
+
+// bound makes a result of a change.
+func bound(f func(d *bindingDoc)) worker.Result[domain.Binding] {
 	return worker.Result[domain.Binding]{Apply: func(d *bindingDoc) ([]outbox.Fact, error) {
+		f(d)
 		storedBinding(d)
 		return nil, nil
-	}}, nil
+	}}
 }
 
 // dispatch inserts the deployment of the binding's generation and ends those before it; of a detached binding it ends all.
@@ -213,18 +203,16 @@ func (a *App) resolve(ctx context.Context, d bindingDoc) (worker.Result[domain.B
 	if ignoreNotFound(err) != nil {
 		return worker.Result[domain.Binding]{}, err
 	}
-	return worker.Result[domain.Binding]{Apply: func(d *bindingDoc) ([]outbox.Fact, error) {
+	return bound(func(d *bindingDoc) {
 		now := a.Clock.Now()
 		d.Body.Resolved()
 		switch v := c.GetCurrentVersion(); {
 		case c == nil || c.GetState() == "deleted":
 			d.Body.Detach(d.ID, domain.CertificateDeleted, now, now.Add(a.DetachedFor))
-		case teamOr(c.GetTeam()) != d.Team:
+		case cmp.Or(c.GetTeam(), authz.DefaultTeam) != d.Team:
 			d.Body.Detach(d.ID, domain.OtherTeam, now, now)
 		case v.GetState() == "current":
 			d.Body.Desire(v.GetFacts().GetVersionId(), v.GetFacts().GetNumber(), now)
 		}
-		storedBinding(d)
-		return nil, nil
-	}}, nil
+	}), nil
 }

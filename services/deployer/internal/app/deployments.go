@@ -12,7 +12,7 @@ import (
 // Deployment returns a deployment that the caller sees; NotFound otherwise.
 func (a *App) Deployment(ctx context.Context, who Caller, id string) (docstore.Doc[domain.Deployment], error) {
 	d, err := a.Deployments.Get(ctx, id)
-	if err == nil && !who.sees(d.Team) || err != nil && errs.KindOf(err) == errs.NotFound {
+	if err == nil && !who.sees(d.Team) || errs.KindOf(err) == errs.NotFound {
 		return deploymentDoc{}, errs.New(errs.NotFound, "DEPLOYMENT_NOT_FOUND", "there is no deployment %q", id)
 	}
 	return d, err
@@ -20,8 +20,7 @@ func (a *App) Deployment(ctx context.Context, who Caller, id string) (docstore.D
 
 // ListDeployments returns a page of deployments by id. filter takes binding, certificate, target and state.
 func (a *App) ListDeployments(ctx context.Context, who Caller, filter string, size int32, after string) (docstore.Page[domain.Deployment], error) {
-	q, err := query(who, filter, size, after,
-		named{"binding", "binding_id"}, named{"certificate", "certificate_id"}, named{"target", "target_id"}, named{"state", "state"})
+	q, err := query(who, filter, size, after, []string{"binding", "certificate", "target", "state"}, "binding_id", "certificate_id", "target_id", "state")
 	if err != nil {
 		return docstore.Page[domain.Deployment]{}, err
 	}

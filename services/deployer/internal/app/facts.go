@@ -1,11 +1,13 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"time"
 
 	inventoryv1 "github.com/certwright/certwright/api/certwright/inventory/v1"
 	"github.com/certwright/certwright/services/deployer/internal/domain"
+	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/heal"
 )
 
@@ -15,7 +17,7 @@ func (a *App) VersionCurrent(ctx context.Context, certificateID, team, versionID
 		return nil
 	}
 	return each(ctx, a.Bindings, func(d bindingDoc) error {
-		if d.Team != teamOr(team) {
+		if d.Team != cmp.Or(team, authz.DefaultTeam) {
 			return nil
 		}
 		_, err := a.changeBinding(ctx, d.ID, func(b *domain.Binding, now time.Time) bool { return b.Desire(versionID, number, now) })

@@ -66,14 +66,27 @@ func retryAfter(err error) time.Duration {
 
 // Step is the worker's step of deployments: one state at a time, each of which may be done again after a crash.
 func (a *App) Step(ctx context.Context, d docstore.Doc[domain.Deployment]) (worker.Result[domain.Deployment], error) {
+	next := a.restore
 	switch d.Body.State {
 	case domain.Queued:
 		return a.admit(ctx, d)
+	case domain.Installing:
+		next = a.install
+	case domain.Activating:
+		next = a.activate
+	case domain.Verifying:
+		next = a.verify
+	case domain.RollingBack:
+		switch d.Body.Phase {
+		case domain.PhaseReload:
+			next = a.reloadBack
+		case domain.PhaseVerify:
+			next = a.verifyBack
+		}
 	case domain.Failed, domain.RolledBack, domain.Stuck:
 		return a.apply(d, func(d *domain.Deployment, _ string, now time.Time) ([]proto.Message, error) { return nil, d.Retry(now) })
 	case domain.Succeeded:
 		return a.settle(ctx, d)
-	case domain.Installing, domain.Activating, domain.Verifying, domain.RollingBack:
 	default:
 		return a.apply(d, func(*domain.Deployment, string, time.Time) ([]proto.Message, error) { return nil, nil })
 	}
@@ -81,19 +94,7 @@ func (a *App) Step(ctx context.Context, d docstore.Doc[domain.Deployment]) (work
 	if err != nil {
 		return a.failed(ctx, d, err)
 	}
-	switch {
-	case d.Body.State == domain.Installing:
-		return a.install(ctx, d, w)
-	case d.Body.State == domain.Activating:
-		return a.activate(ctx, d, w)
-	case d.Body.State == domain.Verifying:
-		return a.verify(ctx, d, w)
-	case d.Body.Phase == domain.PhaseReload:
-		return a.reloadBack(ctx, d, w)
-	case d.Body.Phase == domain.PhaseVerify:
-		return a.verifyBack(ctx, d, w)
-	}
-	return a.restore(ctx, d, w)
+	return next(ctx, d, w)
 }
 
 // way is where a deployment goes.
@@ -118,7 +119,7 @@ func (w way) serverName(d domain.Deployment) string {
 // way looks the target up, and checks again what its host allows: the configuration may have changed since the target was made.
 func (a *App) way(ctx context.Context, d deploymentDoc) (way, error) {
 	t, err := a.Targets.Get(ctx, d.Body.TargetID)
-	if err == nil && t.Tombstone || err != nil && errs.KindOf(err) == errs.NotFound {
+	if err == nil && t.Tombstone || errs.KindOf(err) == errs.NotFound {
 		return way{}, errs.New(errs.Precondition, "DEPLOY_TARGET_GONE", "the target %s was deleted", d.Body.TargetID)
 	}
 	if err != nil {
@@ -229,7 +230,7 @@ func (a *App) install(ctx context.Context, d deploymentDoc, w way) (result, erro
 	if err == nil {
 		err = worker.Call(ctx, "host.install", func(ctx context.Context) error { return a.releaseAndInstall(ctx, d, w) })
 	}
-	if errs.ReasonOf(err) == "DEPLOY_FENCED" && err != nil {
+	if errs.ReasonOf(err) == "DEPLOY_FENCED" {
 		return a.fenced(ctx, d, err)
 	}
 	if err != nil {
@@ -387,7 +388,7 @@ func (a *App) restore(ctx context.Context, d deploymentDoc, w way) (result, erro
 		previous, restored, err = w.host.Restore(w.what)
 		return err
 	})
-	if errs.ReasonOf(err) == "DEPLOY_FENCED" && err != nil {
+	if errs.ReasonOf(err) == "DEPLOY_FENCED" {
 		return a.fenced(ctx, d, err)
 	}
 	if err != nil {

@@ -21,6 +21,14 @@ type Caller struct {
 
 func (c Caller) sees(team string) bool { return c.All || c.Team == team }
 
+// scope is the team whose things the caller lists, "" for all.
+func (c Caller) scope() string {
+	if c.All {
+		return ""
+	}
+	return c.Team
+}
+
 // CreateTarget stores a target that its host allows. body is the request, by which a repeat of requestID is known.
 func (a *App) CreateTarget(ctx context.Context, who Caller, requestID string, body proto.Message, t domain.Target) (docstore.Doc[domain.Target], error) {
 	if err := t.Validate(); err != nil {
@@ -39,7 +47,7 @@ func (a *App) CreateTarget(ctx context.Context, who Caller, requestID string, bo
 	}
 	t.ForgetAt = domain.Never
 	d := targetDoc{Meta: docstore.Meta{ID: id, Team: who.Team}, Body: t}
-	if err = a.Targets.Insert(ctx, &d); err != nil && errs.KindOf(err) == errs.AlreadyExists {
+	if err = a.Targets.Insert(ctx, &d); errs.KindOf(err) == errs.AlreadyExists {
 		return a.Targets.Get(ctx, id)
 	}
 	return d, err
@@ -48,7 +56,7 @@ func (a *App) CreateTarget(ctx context.Context, who Caller, requestID string, bo
 // Target returns a target that the caller sees; NotFound otherwise.
 func (a *App) Target(ctx context.Context, who Caller, id string) (docstore.Doc[domain.Target], error) {
 	d, err := a.Targets.Get(ctx, id)
-	if err == nil && (d.Tombstone || !who.sees(d.Team)) || err != nil && errs.KindOf(err) == errs.NotFound {
+	if err == nil && (d.Tombstone || !who.sees(d.Team)) || errs.KindOf(err) == errs.NotFound {
 		return targetDoc{}, errs.New(errs.NotFound, "TARGET_NOT_FOUND", "there is no target %q", id)
 	}
 	return d, err
@@ -61,10 +69,7 @@ func (a *App) ListTargets(ctx context.Context, who Caller, size int32, after str
 		return docstore.Page[domain.Target]{}, err
 	}
 	q := docstore.Query{Limit: limit, After: after, Filter: []docstore.Cond{eq("tombstone", false)}}
-	if !who.All {
-		q.Where = []docstore.Cond{eq("team", who.Team)}
-	}
-	return a.Targets.Find(ctx, q)
+	return a.Targets.Find(ctx, listing.By(q, listing.Term{"team", who.scope()}))
 }
 
 // DeleteTarget removes a target that nothing is bound to: Precondition TARGET_BOUND names the bindings otherwise.

@@ -3,6 +3,7 @@ package domain
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/pem"
 	"io/fs"
 	"net"
@@ -52,15 +53,8 @@ type FileTarget struct {
 // host's business.
 func (t *Target) Validate() error {
 	wrong := errs.New(errs.Invalid, "TARGET_INVALID", "the target is not valid")
-	defaults := func(s *string, v string) {
-		if *s == "" {
-			*s = v
-		}
-	}
-	defaults(&t.Kind, KindFile)
-	defaults(&t.File.Host, DefaultHost)
-	defaults(&t.File.Mode, "0644")
-	defaults(&t.File.KeyMode, "0600")
+	t.Kind, t.File.Host = cmp.Or(t.Kind, KindFile), cmp.Or(t.File.Host, DefaultHost)
+	t.File.Mode, t.File.KeyMode = cmp.Or(t.File.Mode, "0644"), cmp.Or(t.File.KeyMode, "0600")
 	if t.Kind != KindFile {
 		wrong = wrong.WithField("target.kind", "is %q; allowed is %q", t.Kind, KindFile)
 	}
@@ -68,7 +62,13 @@ func (t *Target) Validate() error {
 		wrong = wrong.WithField("target.displayName", "has %d bytes; at most 200 are allowed", len(t.DisplayName))
 	}
 	seen := map[string]string{}
-	for _, p := range t.File.paths() {
+	for _, p := range []struct{ field, path string }{
+		{"certificatePath", t.File.CertificatePath},
+		{"fullchainPath", t.File.FullchainPath},
+		{"bundlePath", t.File.BundlePath},
+		{"chainPath", t.File.ChainPath},
+		{"keyPath", t.File.KeyPath},
+	} {
 		switch first := seen[filepath.Clean(p.path)]; {
 		case p.path == "":
 			continue
@@ -102,29 +102,6 @@ func (t *Target) Validate() error {
 
 // HasKey reports whether the target wants the private key.
 func (f FileTarget) HasKey() bool { return f.KeyPath != "" || f.BundlePath != "" }
-
-type named struct{ field, path string }
-
-func (f FileTarget) paths() []named {
-	return []named{
-		{"certificatePath", f.CertificatePath},
-		{"fullchainPath", f.FullchainPath},
-		{"bundlePath", f.BundlePath},
-		{"chainPath", f.ChainPath},
-		{"keyPath", f.KeyPath},
-	}
-}
-
-// Paths are the files that are written, those with the certificate first.
-func (f FileTarget) Paths() []string {
-	var out []string
-	for _, p := range f.paths() {
-		if p.path != "" {
-			out = append(out, p.path)
-		}
-	}
-	return out
-}
 
 // File is one file to be installed. Its content is Public, followed by the key in PEM when WithKey.
 type File struct {

@@ -3,14 +3,15 @@ package app
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/certwright/certwright/services/dns/internal/domain"
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/listing"
 	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/secret"
 )
@@ -50,7 +51,7 @@ func (a *App) CreateAccount(ctx context.Context, id, team string, account domain
 		Body: StoredAccount{Account: account, Credential: sealed},
 	}
 	err = a.Accounts.Insert(ctx, &doc)
-	if errs.KindOf(err) == errs.AlreadyExists && err != nil {
+	if errs.KindOf(err) == errs.AlreadyExists {
 		return a.Accounts.Get(ctx, id)
 	}
 	if err != nil {
@@ -60,19 +61,12 @@ func (a *App) CreateAccount(ctx context.Context, id, team string, account domain
 	return doc, nil
 }
 
-func (a *App) providers() string {
-	names := make([]string, 0, len(a.Kinds))
-	for n := range a.Kinds {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return strings.Join(names, ", ")
-}
+func (a *App) providers() string { return strings.Join(slices.Sorted(maps.Keys(a.Kinds)), ", ") }
 
 // Account returns an account that is not deleted.
 func (a *App) Account(ctx context.Context, id string) (AccountDoc, error) {
 	doc, err := a.Accounts.Get(ctx, id)
-	if err == nil && doc.Tombstone || errs.KindOf(err) == errs.NotFound && err != nil {
+	if err == nil && doc.Tombstone || errs.KindOf(err) == errs.NotFound {
 		return AccountDoc{}, errs.New(errs.NotFound, "", "DNS account %s does not exist", id)
 	}
 	return doc, err
@@ -81,10 +75,7 @@ func (a *App) Account(ctx context.Context, id string) (AccountDoc, error) {
 // ListAccounts returns a page of accounts by id, of all teams when team is empty.
 func (a *App) ListAccounts(ctx context.Context, team string, size int, after string) (docstore.Page[StoredAccount], error) {
 	q := docstore.Query{Limit: size, After: after, Filter: []docstore.Cond{{Field: "tombstone", Op: docstore.Eq, Value: false}}}
-	if team != "" {
-		q.Where = []docstore.Cond{{Field: "team", Op: docstore.Eq, Value: team}}
-	}
-	return a.Accounts.Find(ctx, q)
+	return a.Accounts.Find(ctx, listing.By(q, listing.Term{"team", team}))
 }
 
 // SetDisabled enables or disables an account. A disabled one takes up no further names; what it wrote it still removes. Either may mend what is in trouble:

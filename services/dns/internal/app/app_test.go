@@ -9,8 +9,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/stretchr/testify/require"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
@@ -18,7 +19,6 @@ import (
 	challengeeventsv1 "github.com/certwright/certwright/api/certwright/events/challenge/v1"
 	dnseventsv1 "github.com/certwright/certwright/api/certwright/events/dns/v1"
 	typesv1 "github.com/certwright/certwright/api/certwright/types/v1"
-	"github.com/certwright/certwright/api/events"
 	"github.com/certwright/certwright/services/dns/internal/adapters/rfc2136"
 	"github.com/certwright/certwright/services/dns/internal/app"
 	"github.com/certwright/certwright/services/dns/internal/domain"
@@ -39,47 +39,6 @@ import (
 )
 
 const apex = "_acme-challenge.example.org"
-
-// recorder is the bus: it remembers what was told, each message id once, as the bus does.
-type recorder struct {
-	mu   sync.Mutex
-	seen map[string]bool
-	told []told
-}
-
-type told struct {
-	Type string
-	Msg  proto.Message
-}
-
-func (r *recorder) Publish(_ context.Context, entries ...docstore.Entry) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range entries {
-		if e.Kind != docstore.EntryEvent || r.seen[e.MsgID] {
-			continue
-		}
-		r.seen[e.MsgID] = true
-		event, err := bus.FromEntry(e)
-		if err != nil {
-			return err
-		}
-		m, _ := events.New(event.Type)
-		if err := event.Decode(m); err != nil {
-			return err
-		}
-		r.told = append(r.told, told{event.Type, m})
-	}
-	return nil
-}
-func (*recorder) SafeAfter() time.Duration { return 0 }
-func (*recorder) OnNewStream(func())       {}
-
-func (r *recorder) all() []told {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.told)
-}
 
 // zone is a provider in memory that can fail.
 type zone struct {
@@ -139,7 +98,7 @@ func (z *zone) at(fqdn string) []string {
 type bench struct {
 	t     *testing.T
 	clock *clock.Fake
-	bus   *recorder
+	bus   testkit.Recorder
 	zone  *zone
 	app   *app.App
 	rpc   *grpctransport.Server
@@ -150,35 +109,27 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	b := &bench{
-		t: t, clock: clock.NewFake(time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)), bus: &recorder{seen: map[string]bool{}},
+		t: t, clock: clock.NewFake(time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)),
 		zone:  &zone{values: map[string][]string{}},
 		admin: authz.NewContext(t.Context(), authz.Principal{Subject: "user:admin", Team: authz.AllTeams, Permissions: []string{"*"}}),
 	}
 	log := testkit.Logger(t)
 	store := memory.New(b.clock)
-	out := outbox.New(outbox.Config{Store: store, Bus: b.bus, Source: "dns", Clock: b.clock, Logger: log})
+	out := outbox.New(outbox.Config{Store: store, Bus: &b.bus, Source: "dns", Clock: b.clock, Logger: log})
 	sealer, err := seal.OpenKEK(t.Context(), store, filepath.Join(t.TempDir(), "kek.pem"), "dns")
 	require.NoError(t, err)
 	requests, err := once.Open(t.Context(), out)
 	require.NoError(t, err)
-	accounts, err := outbox.Open[app.StoredAccount](t.Context(), out, app.AccountsSpec())
-	require.NoError(t, err)
-	sets, err := outbox.Open[domain.RecordSet](t.Context(), out, app.SetsSpec())
-	require.NoError(t, err)
+	sets := testkit.Open[domain.RecordSet](t, out, app.SetsSpec())
 	b.app = &app.App{
-		Accounts: accounts, Sets: sets, Requests: requests, Sealer: sealer, Clock: b.clock, Logger: log, Timeout: 10 * time.Second,
+		Accounts: testkit.Open[app.StoredAccount](t, out, app.AccountsSpec()), Sets: sets, Requests: requests,
+		Sealer: sealer, Clock: b.clock, Logger: log, Timeout: 10 * time.Second,
 		Kinds: map[string]app.Kind{rfc2136.Name: b.zone},
 	}
 	b.rpc = &grpctransport.Server{App: b.app}
 	b.hear = consumer.Records(b.app)
-	w := worker.New(worker.Config[domain.RecordSet]{
-		Name: "dns-records", Coll: sets, Clock: b.clock, Logger: log, Tracer: tracenoop.NewTracerProvider().Tracer(""), Step: b.app.Step,
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = w.Run(ctx) })
-	wg.Go(func() { _ = out.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
+	w := worker.New(worker.Config[domain.RecordSet]{Name: "dns-records", Coll: sets, Clock: b.clock, Logger: log, Step: b.app.Step})
+	testkit.Run(t, w.Run, out.Run)
 	return b
 }
 
@@ -199,10 +150,7 @@ func (b *bench) account(change ...func(*dnsv1.DNSAccount)) *dnsv1.DNSAccount {
 // tell delivers a fact as the bus does.
 func (b *bench) tell(m proto.Message) {
 	b.t.Helper()
-	e := bus.Event{ID: "chl-e-1-0", Type: bus.TypeOf(m), Source: "challenges", Subject: "chl", Time: b.clock.Now(), Revision: 1, Team: "default"}
-	data, err := protoMarshal(m)
-	require.NoError(b.t, err)
-	e.Data = data
+	e := testkit.Event(b.t, m, bus.Event{ID: "chl-e-1-0", Source: "challenges", Subject: "chl", Time: b.clock.Now(), Revision: 1, Team: "default"})
 	require.NoError(b.t, b.hear.Handle(b.t.Context(), e))
 }
 
@@ -214,35 +162,42 @@ func unwanted(challenge, value string) proto.Message {
 	return &challengeeventsv1.RecordUnwanted{ChallengeId: challenge, Fqdn: apex, Value: value}
 }
 
-func presented(challenge, value string) told {
-	return told{dnseventsv1.TypeRecordPresented, &dnseventsv1.RecordPresented{ChallengeId: challenge, Fqdn: apex, Value: value}}
+func presented(challenge, value string) proto.Message {
+	return &dnseventsv1.RecordPresented{ChallengeId: challenge, Fqdn: apex, Value: value}
 }
 
-func removed(challenge, value string) told {
-	return told{dnseventsv1.TypeRecordRemoved, &dnseventsv1.RecordRemoved{ChallengeId: challenge, Fqdn: apex, Value: value}}
+func removed(challenge, value string) proto.Message {
+	return &dnseventsv1.RecordRemoved{ChallengeId: challenge, Fqdn: apex, Value: value}
 }
 
-func failed(challenge, value, reason, detail string) told {
-	return told{dnseventsv1.TypeRecordFailed, &dnseventsv1.RecordFailed{
+func failed(challenge, value, reason, detail string) proto.Message {
+	return &dnseventsv1.RecordFailed{
 		ChallengeId: challenge, Fqdn: apex, Value: value, Problem: &typesv1.Problem{Reason: reason, Detail: detail, Retrying: true},
-	}}
+	}
+}
+
+// told is what the bus keeps of what it was told: each message id once.
+func (b *bench) told() (all []proto.Message) {
+	b.t.Helper()
+	seen := map[string]bool{}
+	entries := slices.DeleteFunc(b.bus.Entries(), func(e docstore.Entry) bool {
+		again := seen[e.MsgID]
+		seen[e.MsgID] = true
+		return again
+	})
+	for _, e := range testkit.Events(b.t, entries) {
+		all = append(all, testkit.Message(b.t, e))
+	}
+	return all
 }
 
 // expect waits until exactly this has been told, in any order.
-func (b *bench) expect(want ...told) {
+func (b *bench) expect(want ...proto.Message) {
 	b.t.Helper()
-	testkit.Eventually(b.t, func() bool { return len(b.bus.all()) >= len(want) }, "%d facts", len(want))
-	less := func(a, c told) bool { return a.Type+string(stable(a.Msg)) < c.Type+string(stable(c.Msg)) }
-	sorted := func(all []told) []told {
-		slices.SortFunc(all, func(a, c told) int {
-			if less(a, c) {
-				return -1
-			}
-			return 1
-		})
-		return all
-	}
-	require.Empty(b.t, cmp.Diff(sorted(want), sorted(b.bus.all()), protocmp.Transform()))
+	testkit.Eventually(b.t, func() bool { return len(b.told()) >= len(want) }, "%d facts", len(want))
+	text := func(m proto.Message) string { return bus.TypeOf(m) + prototext.Format(m) }
+	order := cmpopts.SortSlices(func(x, y proto.Message) bool { return text(x) < text(y) })
+	require.Empty(b.t, cmp.Diff(want, b.told(), protocmp.Transform(), order))
 }
 
 // rest waits until the set has nothing to do before its next moment.
@@ -356,7 +311,7 @@ func TestAServerThatDoesNotShowWhatItTookIsToldAfterThreeLooks(t *testing.T) {
 	b.tell(wanted("chl_a", "v"))
 	for tries := 1; tries < 3; tries++ {
 		testkit.Eventually(t, func() bool { return b.rest().Body.Tries == tries }, "look %d", tries)
-		require.Empty(t, b.bus.all())
+		require.Empty(t, b.told())
 		b.clock.Advance(time.Minute)
 	}
 	missing := failed("chl_a", "v", "DNS_RECORD_NOT_VISIBLE", `the name server took the TXT value "v" for _acme-challenge.example.org, but ns.test has no TXT value there; `+

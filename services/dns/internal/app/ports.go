@@ -10,6 +10,7 @@ import (
 
 	"github.com/certwright/certwright/services/dns/internal/domain"
 	"github.com/certwright/certwright/shared/clock"
+	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/once"
 	"github.com/certwright/certwright/shared/outbox"
@@ -53,4 +54,23 @@ type App struct {
 	Logger   *slog.Logger
 	// Timeout bounds each call to a provider.
 	Timeout time.Duration
+}
+
+// AccountsSpec declares the collection of accounts.
+func AccountsSpec() docstore.Spec {
+	return docstore.Spec{Name: "dns_accounts", Indexes: []docstore.Index{
+		{Fields: []string{"team"}},
+		{Fields: []string{"tombstone", "changed_at"}}, // the janitor's
+	}}
+}
+
+// SetsSpec declares the collection of record sets.
+func SetsSpec() docstore.Spec {
+	return docstore.Spec{Name: "record_sets", Indexes: []docstore.Index{
+		{Fields: []string{"team", "idle"}},
+		{Fields: []string{"idle"}},
+		{Fields: []string{"idle", "changed_at"}}, // the janitor's
+		{Fields: []string{"account_id"}},
+		{Fields: []string{"troubled"}},
+	}}
 }

@@ -1,7 +1,9 @@
 package app
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,9 +38,7 @@ func (a *App) hear(ctx context.Context, team, challenge, fqdn, value string,
 	if err != nil {
 		return err
 	}
-	if team == "" {
-		team = "default"
-	}
+	team = cmp.Or(team, "default")
 	id, now := domain.RecordSetID(team, set.FQDN), a.Clock.Now()
 	var out domain.Outcome
 	f := func(doc *SetDoc) ([]outbox.Fact, error) {
@@ -49,11 +49,11 @@ func (a *App) hear(ctx context.Context, team, challenge, fqdn, value string,
 		return a.settle(doc, out), nil
 	}
 	doc, err := a.Sets.Change(ctx, id, f)
-	if errs.KindOf(err) == errs.NotFound && err != nil {
+	if errs.KindOf(err) == errs.NotFound {
 		doc = SetDoc{Meta: docstore.Meta{ID: id, Team: team}, Body: set}
 		facts, _ := f(&doc) // an empty set knows nothing yet, so this is a change
 		err = a.Sets.Insert(ctx, &doc, facts...)
-		if errs.KindOf(err) == errs.AlreadyExists && err != nil { // somebody was quicker
+		if errs.KindOf(err) == errs.AlreadyExists { // somebody was quicker
 			doc, err = a.Sets.Change(ctx, id, f)
 		}
 	}
@@ -66,11 +66,7 @@ func (a *App) hear(ctx context.Context, team, challenge, fqdn, value string,
 
 // settle brings an outcome into the document: what is to be told, what is void, when there is work.
 func (a *App) settle(doc *SetDoc, out domain.Outcome) []outbox.Fact {
-	void := make(map[string]bool, len(out.Forget))
-	for _, k := range out.Forget {
-		void[k] = true
-	}
-	outbox.Forget(&doc.Meta, func(natural string) bool { return void[natural] })
+	outbox.Forget(&doc.Meta, func(natural string) bool { return slices.Contains(out.Forget, natural) })
 	facts := make([]outbox.Fact, len(out.Facts))
 	for i, f := range out.Facts {
 		facts[i] = outbox.Keep(f.Natural, f.Msg)
@@ -81,11 +77,10 @@ func (a *App) settle(doc *SetDoc, out domain.Outcome) []outbox.Fact {
 
 // schedule says when the worker has something to do. Handlers and worker both write, and both come here.
 func (a *App) schedule(doc *SetDoc) {
-	at, due := doc.Body.WorkAt(a.Clock.Now())
-	if !due {
-		at = clock.Never
+	doc.WorkAt = clock.Never
+	if at, due := doc.Body.WorkAt(a.Clock.Now()); due {
+		doc.WorkAt = at
 	}
-	doc.WorkAt = at
 }
 
 // Step does the next thing for a set: choose its account, write the union, or see what is there.
@@ -96,15 +91,15 @@ func (a *App) Step(ctx context.Context, doc SetDoc) (worker.Result[domain.Record
 		return a.bind(ctx, doc)
 	case domain.Write, domain.Read:
 	case domain.Rest:
-		return a.result(func(*domain.RecordSet) domain.Outcome { return domain.Outcome{} }), nil
+		return a.result(doc, func(*domain.RecordSet) domain.Outcome { return domain.Outcome{} }), nil
 	}
 	account, err := a.Accounts.Get(ctx, set.AccountID)
-	gone := errs.KindOf(err) == errs.NotFound && err != nil
+	gone := errs.KindOf(err) == errs.NotFound
 	if err != nil && !gone {
 		return worker.Result[domain.RecordSet]{}, err
 	}
 	if set.Loose() && (gone || account.Tombstone || account.Body.Disabled) {
-		return a.result(func(s *domain.RecordSet) domain.Outcome {
+		return a.result(doc, func(s *domain.RecordSet) domain.Outcome {
 			if s.Loose() {
 				s.Unbind()
 			}
@@ -118,12 +113,12 @@ func (a *App) Step(ctx context.Context, doc SetDoc) (worker.Result[domain.Record
 		p, err = a.open(ctx, account)
 	}
 	if err != nil {
-		return a.failed(ctx, err), nil
+		return a.failed(ctx, doc, err), nil
 	}
 	if set.Next() == domain.Write {
-		return a.write(ctx, set, p, time.Duration(account.Body.TTL)*time.Second)
+		return a.write(ctx, doc, p, time.Duration(account.Body.TTL)*time.Second)
 	}
-	return a.read(ctx, set, p)
+	return a.read(ctx, doc, p)
 }
 
 func (a *App) bind(ctx context.Context, doc SetDoc) (worker.Result[domain.RecordSet], error) {
@@ -132,9 +127,9 @@ func (a *App) bind(ctx context.Context, doc SetDoc) (worker.Result[domain.Record
 		return worker.Result[domain.RecordSet]{}, err
 	}
 	if !ok {
-		return a.failed(ctx, errs.New(errs.Precondition, domain.ReasonNoAccount, "%s", choice.Explanation)), nil
+		return a.failed(ctx, doc, errs.New(errs.Precondition, domain.ReasonNoAccount, "%s", choice.Explanation)), nil
 	}
-	return a.result(func(s *domain.RecordSet) domain.Outcome {
+	return a.result(doc, func(s *domain.RecordSet) domain.Outcome {
 		if s.Next() == domain.Bind {
 			s.BindTo(choice)
 		}
@@ -142,46 +137,46 @@ func (a *App) bind(ctx context.Context, doc SetDoc) (worker.Result[domain.Record
 	}), nil
 }
 
-func (a *App) write(ctx context.Context, set domain.RecordSet, p Provider, ttl time.Duration) (worker.Result[domain.RecordSet], error) {
-	want, drop := set.Union()
+func (a *App) write(ctx context.Context, doc SetDoc, p Provider, ttl time.Duration) (worker.Result[domain.RecordSet], error) {
+	want, drop := doc.Body.Union()
 	err := worker.Call(ctx, "dns.apply", func(ctx context.Context) error {
-		return a.bounded(ctx, func(ctx context.Context) error { return p.Apply(ctx, set.Zone, set.FQDN, want, drop, ttl) })
+		return a.bounded(ctx, func(ctx context.Context) error { return p.Apply(ctx, doc.Body.Zone, doc.Body.FQDN, want, drop, ttl) })
 	})
 	if err != nil {
-		return a.called(ctx, err)
+		return a.called(ctx, doc, err)
 	}
-	return a.result(func(s *domain.RecordSet) domain.Outcome {
+	return a.result(doc, func(s *domain.RecordSet) domain.Outcome {
 		s.Wrote(want, drop)
 		return domain.Outcome{}
 	}), nil
 }
 
-func (a *App) read(ctx context.Context, set domain.RecordSet, p Provider) (worker.Result[domain.RecordSet], error) {
+func (a *App) read(ctx context.Context, doc SetDoc, p Provider) (worker.Result[domain.RecordSet], error) {
 	var found []string
 	err := worker.Call(ctx, "dns.read", func(ctx context.Context) error {
 		return a.bounded(ctx, func(ctx context.Context) (err error) {
-			found, err = p.Read(ctx, set.Zone, set.FQDN)
+			found, err = p.Read(ctx, doc.Body.Zone, doc.Body.FQDN)
 			return err
 		})
 	})
 	if err != nil {
-		return a.called(ctx, err)
+		return a.called(ctx, doc, err)
 	}
-	return a.result(func(s *domain.RecordSet) domain.Outcome { return s.Saw(found, p.Server(), a.Clock.Now()) }), nil
+	return a.result(doc, func(s *domain.RecordSet) domain.Outcome { return s.Saw(found, p.Server(), a.Clock.Now()) }), nil
 }
 
 // called judges the error of a call: the end of the step itself is not the provider's fault, and the step is simply done again.
-func (a *App) called(ctx context.Context, err error) (worker.Result[domain.RecordSet], error) {
+func (a *App) called(ctx context.Context, doc SetDoc, err error) (worker.Result[domain.RecordSet], error) {
 	if ctx.Err() != nil || errs.ReasonOf(err) == "LEASE_ENDED" {
 		return worker.Result[domain.RecordSet]{}, err
 	}
-	return a.failed(ctx, err), nil
+	return a.failed(ctx, doc, err), nil
 }
 
-func (a *App) failed(ctx context.Context, err error) worker.Result[domain.RecordSet] {
+func (a *App) failed(ctx context.Context, doc SetDoc, err error) worker.Result[domain.RecordSet] {
 	unknown := errs.KindOf(err) == errs.Timeout || errs.KindOf(err) == errs.Internal || errs.KindOf(err) == errs.Canceled
 	a.Logger.WarnContext(ctx, "a record set is not as it should be", "reason", errs.ReasonOf(err), "error", err)
-	return a.result(func(s *domain.RecordSet) domain.Outcome {
+	return a.result(doc, func(s *domain.RecordSet) domain.Outcome {
 		out := s.Failed(domain.ProblemOf(err), unknown, a.Clock.Now())
 		if len(out.LeftBehind) > 0 {
 			a.Logger.ErrorContext(ctx, "values are left in the zone since they could not be removed for days", "fqdn", s.FQDN, "values", strings.Join(out.LeftBehind, " "))
@@ -190,9 +185,14 @@ func (a *App) failed(ctx context.Context, err error) worker.Result[domain.Record
 	})
 }
 
-func (a *App) result(f func(*domain.RecordSet) domain.Outcome) worker.Result[domain.RecordSet] {
+// result makes a result of what a step of was came to. What was heard or mended during the step is not put off by it.
+func (a *App) result(was SetDoc, f func(*domain.RecordSet) domain.Outcome) worker.Result[domain.RecordSet] {
 	return worker.Result[domain.RecordSet]{Apply: func(doc *SetDoc) ([]outbox.Fact, error) {
-		return a.settle(doc, f(&doc.Body)), nil
+		out := f(&doc.Body)
+		if doc.Revision != was.Revision {
+			doc.Body.Retry()
+		}
+		return a.settle(doc, out), nil
 	}}
 }
 

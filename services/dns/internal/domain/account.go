@@ -1,9 +1,11 @@
+// Package domain holds the rules of the dns service: which account serves a name, and what a set of TXT values at one name should be.
+//
+// It must never call anything: it takes the time and what was found outside, and answers what changed and which facts that made true.
 package domain
 
 import (
 	"fmt"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -19,7 +21,7 @@ const (
 // maxZones bounds the zones of one account.
 const maxZones = 1000
 
-// SharedTeams are the teams whose accounts serve every team.
+// sharedTeams are the teams whose accounts serve every team.
 var sharedTeams = []string{"*", "default"}
 
 // Account is access to zones at a provider. Its credential is stored beside it, sealed.
@@ -189,7 +191,7 @@ func (a Account) Covers(name string) bool { return a.covering(name) != "" }
 func nobody(name string, enabled []string, sleeping string) string {
 	text := "no enabled DNS account covers " + name
 	if len(enabled) > 0 {
-		sort.Strings(enabled)
+		slices.Sort(enabled)
 		enabled = slices.Compact(enabled)
 		more := ""
 		if len(enabled) > 10 {

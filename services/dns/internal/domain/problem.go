@@ -1,9 +1,8 @@
 package domain
 
 import (
-	"github.com/certwright/certwright/shared/errs"
-
 	typesv1 "github.com/certwright/certwright/api/certwright/types/v1"
+	"github.com/certwright/certwright/shared/errs"
 )
 
 // The reasons that this service introduces; docs/errors.md lists each with cause and remedy.

@@ -166,11 +166,9 @@ func (s *RecordSet) Unwant(challenge, value string, now time.Time) Outcome {
 	v := s.value(value)
 	out := Outcome{Changed: true}
 	switch {
-	case v == nil:
-		s.remove(&out, challenge, value, now)
-	case slices.Contains(v.Awaiting, challenge):
+	case v != nil && slices.Contains(v.Awaiting, challenge):
 		return Outcome{}
-	case !slices.Contains(v.Challenges, challenge):
+	case v == nil || !slices.Contains(v.Challenges, challenge):
 		s.remove(&out, challenge, value, now)
 	case len(v.Challenges) > 1:
 		v.Challenges = without(v.Challenges, challenge)
@@ -297,13 +295,11 @@ func notVisible(fqdn, server string, missing, lingering, found []string) string 
 	if len(found) > 0 {
 		says = "has " + quoted(found)
 	}
-	switch {
-	case len(missing) == 0:
+	if len(missing) == 0 {
 		return fmt.Sprintf("the name server took the removal of %s from %s, but %s still %s; it is removed again", quoted(lingering), fqdn, server, says)
-	default:
-		return fmt.Sprintf("the name server took the TXT value %s for %s, but %s %s; it is written again. Is that server the primary of the zone?",
-			quoted(missing), fqdn, server, says)
 	}
+	return fmt.Sprintf("the name server took the TXT value %s for %s, but %s %s; it is written again. Is that server the primary of the zone?",
+		quoted(missing), fqdn, server, says)
 }
 
 func quoted(values []string) string {

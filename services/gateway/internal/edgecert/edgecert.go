@@ -126,36 +126,19 @@ func (l *Local) root(ctx context.Context) (*x509.Certificate, crypto.Signer, err
 }
 
 func (l *Local) newRoot() (*x509.Certificate, crypto.Signer, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
 	serial, err := newSerial()
 	if err != nil {
 		return nil, nil, err
 	}
 	now := l.clk.Now()
-	template := &x509.Certificate{
+	return l.certify(&x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{Organization: []string{"Certwright"}, CommonName: fmt.Sprintf("Certwright local CA %x", serial.Bytes()[:4])},
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(rootLife), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := l.write(RootFile, rootKeyFile, der, key); err != nil {
-		return nil, nil, err
-	}
-	root, err := x509.ParseCertificate(der)
-	return root, key, err
+	}, nil, nil, RootFile, rootKeyFile)
 }
 
 func (l *Local) issue(root *x509.Certificate, signer crypto.Signer) (*tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -172,31 +155,40 @@ func (l *Local) issue(root *x509.Certificate, signer crypto.Signer) (*tls.Certif
 			template.DNSNames = append(template.DNSNames, h)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, root, key.Public(), signer)
+	leaf, key, err := l.certify(template, root, signer, leafFile, leafKeyFile)
 	if err != nil {
 		return nil, err
 	}
-	if err := l.write(leafFile, leafKeyFile, der, key); err != nil {
-		return nil, err
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-// write stores the key first: a certificate without its key would be trusted for nothing. A pair that a crash tore apart does not load, and is made anew.
-func (l *Local) write(certName, keyName string, der []byte, key *ecdsa.PrivateKey) error {
+// certify makes a key and its certificate, signed by parent or, without one, by itself, and stores both: the key first, for a certificate without its key would
+// be trusted for nothing. A pair that a crash tore apart does not load, and is made anew.
+func (l *Local) certify(template, parent *x509.Certificate, signer crypto.Signer, certName, keyName string) (*x509.Certificate, crypto.Signer, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	if parent == nil {
+		parent, signer = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		return nil, nil, err
+	}
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer clear(pkcs8)
 	if err := replace(l.path(keyName), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600); err != nil {
-		return err
+		return nil, nil, err
 	}
-	return replace(l.path(certName), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
+	if err := replace(l.path(certName), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+		return nil, nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	return cert, key, err
 }
 
 func (l *Local) path(name string) string { return filepath.Join(l.dir, name) }

@@ -161,8 +161,8 @@ func trimAnswers(doc *Certificate, out domain.Outcome) {
 // visible loads a certificate that the caller may see, tombstones included. NotFound else.
 func (a *App) visible(ctx context.Context, certificate string) (Certificate, error) {
 	doc, err := a.Certs.Get(ctx, certificate)
-	if errs.KindOf(err) == errs.NotFound && err != nil {
-		return doc, notFound(certificate)
+	if isNotFound(err) {
+		return doc, errs.New(errs.NotFound, "", "certificate %s does not exist", certificate)
 	}
 	if err != nil {
 		return doc, err
@@ -170,14 +170,9 @@ func (a *App) visible(ctx context.Context, certificate string) (Certificate, err
 	return doc, authz.RequireTeam(ctx, doc.Team, "certificate "+certificate)
 }
 
-func notFound(certificate string) error {
-	return errs.New(errs.NotFound, "", "certificate %s does not exist", certificate)
-}
+func isNotFound(err error) bool { return errs.KindOf(err) == errs.NotFound }
 
-// isNotFound is true for an error of that kind, and false for nil.
-func isNotFound(err error) bool { return err != nil && errs.KindOf(err) == errs.NotFound }
-
-func isExists(err error) bool { return err != nil && errs.KindOf(err) == errs.AlreadyExists }
+func isExists(err error) bool { return errs.KindOf(err) == errs.AlreadyExists }
 
 // errMoved says that the document is not the one that was judged: judge again.
 var errMoved = errors.New("the certificate changed meanwhile")

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 
 	"google.golang.org/protobuf/proto"
@@ -26,10 +27,7 @@ func (a *App) CreateCertificate(ctx context.Context, c Create) (Certificate, err
 	if err != nil {
 		return Certificate{}, err
 	}
-	team := c.Certificate.Team
-	if team == "" {
-		team = authz.TeamOf(who)
-	}
+	team := cmp.Or(c.Certificate.Team, authz.TeamOf(who))
 	if !authz.InTeam(who, team) {
 		return Certificate{}, errs.New(errs.Forbidden, "TEAM_FORBIDDEN", "team %q given, allowed: %q, your own", team, authz.TeamOf(who))
 	}
@@ -51,14 +49,8 @@ func (a *App) CreateCertificate(ctx context.Context, c Create) (Certificate, err
 	}
 	m := a.moment(ctx, certID)
 	body := domain.Certificate{
-		DisplayName: c.Certificate.DisplayName, Owner: c.Certificate.Owner, Labels: c.Certificate.Labels,
+		DisplayName: c.Certificate.DisplayName, Owner: cmp.Or(c.Certificate.Owner, who.Name, who.Subject), Labels: c.Certificate.Labels,
 		AllowDuplicate: c.Certificate.AllowDuplicate, CreatedBy: who.Subject, Spec: spec,
-	}
-	if body.Owner == "" {
-		body.Owner = who.Subject
-		if who.Name != "" {
-			body.Owner = who.Name
-		}
 	}
 	for _, target := range c.DeployTo {
 		body.DeployTo = append(body.DeployTo, domain.Pending{TargetID: target, NextAt: m.Now})

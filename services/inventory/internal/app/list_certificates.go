@@ -16,29 +16,23 @@ import (
 	"github.com/certwright/certwright/shared/listing"
 )
 
-// Page is one page of a list, and the token of the next ("" after the last).
-type Page[T any] struct {
-	Docs []docstore.Doc[T]
-	Next string
-}
-
 // ListCertificates returns the certificates that the caller may see and the filter names. Invalid/BAD_FILTER when the filter is not understood, FILTER_TOO_BROAD when it
 // would look at too many.
-func (a *App) ListCertificates(ctx context.Context, filter string, size int32, token string) (Page[domain.Certificate], error) {
+func (a *App) ListCertificates(ctx context.Context, filter string, size int32, token string) (docstore.Page[domain.Certificate], error) {
+	var none docstore.Page[domain.Certificate]
 	who, err := authz.Require(ctx)
 	if err != nil {
-		return Page[domain.Certificate]{}, err
+		return none, err
 	}
 	q, err := query(who, filter, a.Clock.Now())
 	if err != nil {
-		return Page[domain.Certificate]{}, err
+		return none, err
 	}
 	if q.Limit, err = listing.Size(size); err != nil {
-		return Page[domain.Certificate]{}, err
+		return none, err
 	}
 	q.After = token
-	page, err := a.Certs.Find(ctx, q)
-	return Page[domain.Certificate](page), err
+	return a.Certs.Find(ctx, q)
 }
 
 // query turns a filter into one on the indexes: one tag or one range of dates is looked up, the rest is applied to what is found.
@@ -162,7 +156,7 @@ type term struct{ name, value string }
 func parse(filter string) ([]term, error) {
 	var plain []string
 	var terms []term
-	for _, t := range strings.Split(filter, " AND ") {
+	for _, t := range listing.Split(filter) {
 		if l, ok := strings.CutPrefix(strings.TrimSpace(t), "label="); ok {
 			l = strings.Trim(strings.TrimSpace(l), `"`)
 			if key, _, ok := strings.Cut(l, "="); !ok || key == "" {
@@ -197,9 +191,29 @@ func (a *App) GetCertificate(ctx context.Context, certificate string) (Certifica
 	return a.visible(ctx, certificate)
 }
 
-// GetVersion returns a certificate and one of its versions, by default the current one.
+// GetVersion loads a certificate that the caller may see and one of its versions, by default the current one.
 func (a *App) GetVersion(ctx context.Context, certificate, version string) (Certificate, Version, error) {
-	return a.version(ctx, certificate, version)
+	doc, err := a.visible(ctx, certificate)
+	if err != nil {
+		return doc, Version{}, err
+	}
+	if version == "" {
+		if doc.Body.Current == nil {
+			return doc, Version{}, errs.New(errs.Precondition, "NO_VERSION", "certificate %s has no version yet", certificate)
+		}
+		version = doc.Body.Current.VersionID
+	}
+	v, err := a.Versions.Get(ctx, version)
+	if isNotFound(err) || err == nil && v.Body.CertificateID != certificate {
+		return doc, v, errs.New(errs.NotFound, "", "certificate %s has no version %s", certificate, version)
+	}
+	if err != nil {
+		return doc, v, err
+	}
+	if state, _ := doc.Body.VersionState(v.Body); state == "" {
+		return doc, v, errs.New(errs.NotFound, "", "certificate %s has no version %s yet", certificate, version)
+	}
+	return doc, v, nil
 }
 
 // FindVersion returns a version by its id alone, with its certificate.
@@ -211,30 +225,31 @@ func (a *App) FindVersion(ctx context.Context, version string) (Certificate, Ver
 	if err != nil {
 		return Certificate{}, v, err
 	}
-	return a.version(ctx, v.Body.CertificateID, version)
+	return a.GetVersion(ctx, v.Body.CertificateID, version)
 }
 
 // ListVersions returns the versions of a certificate, newest first.
-func (a *App) ListVersions(ctx context.Context, certificate string, size int32, token string) (Certificate, Page[domain.Version], error) {
+func (a *App) ListVersions(ctx context.Context, certificate string, size int32, token string) (Certificate, docstore.Page[domain.Version], error) {
+	var none docstore.Page[domain.Version]
 	doc, err := a.visible(ctx, certificate)
 	if err != nil {
-		return doc, Page[domain.Version]{}, err
+		return doc, none, err
 	}
 	limit, err := listing.Size(size)
 	if err != nil {
-		return doc, Page[domain.Version]{}, err
+		return doc, none, err
 	}
 	page, err := a.Versions.Find(ctx, docstore.Query{
 		Where: []docstore.Cond{{Field: "certificate_id", Op: docstore.Eq, Value: certificate}}, Desc: true, Limit: limit, After: token,
 	})
 	if err != nil {
-		return doc, Page[domain.Version]{}, fmt.Errorf("versions of %s: %w", certificate, err)
+		return doc, none, fmt.Errorf("versions of %s: %w", certificate, err)
 	}
 	page.Docs = slices.DeleteFunc(page.Docs, func(v Version) bool {
 		state, _ := doc.Body.VersionState(v.Body)
 		return state == ""
 	})
-	return doc, Page[domain.Version](page), nil
+	return doc, page, nil
 }
 
 // Changes is one page of what changed.

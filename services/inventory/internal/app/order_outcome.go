@@ -1,10 +1,12 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
 	"github.com/certwright/certwright/services/inventory/internal/domain"
+	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/id"
@@ -125,10 +127,7 @@ func (a *App) storeVersion(ctx context.Context, doc Certificate, o IssuedOrder, 
 // refuseUnknown answers an order of a certificate that this store does not have (any more): a tombstone by its id keeps the answer.
 func (a *App) refuseUnknown(ctx context.Context, o IssuedOrder) error {
 	m := a.moment(ctx, o.CertificateID)
-	doc := Certificate{Meta: docstore.Meta{ID: o.CertificateID, Team: o.Team}, Body: domain.Unknown(m)}
-	if doc.Team == "" {
-		doc.Team = "default"
-	}
+	doc := Certificate{Meta: docstore.Meta{ID: o.CertificateID, Team: cmp.Or(o.Team, authz.DefaultTeam)}, Body: domain.Unknown(m)}
 	facts, _ := settle(&doc, doc.Body.Refuse(o.OrderID, domain.RefusedDeleted, m))
 	err := a.Certs.Insert(outbox.WithoutCall(ctx), &doc, facts...)
 	if isExists(err) {

@@ -33,7 +33,7 @@ func (a *App) RevokeCertificate(ctx context.Context, r Revoke) (Certificate, Ver
 		return Certificate{}, Version{}, errs.New(errs.Invalid, "INVALID_ARGUMENT", "the reason is not valid").
 			WithField("reason", "%q given, allowed: %s", r.Reason, strings.Join(domain.RevocationReasons(), ", "))
 	}
-	doc, v, err := a.version(ctx, r.ID, r.VersionID)
+	doc, v, err := a.GetVersion(ctx, r.ID, r.VersionID)
 	if err != nil {
 		return doc, v, err
 	}
@@ -44,29 +44,4 @@ func (a *App) RevokeCertificate(ctx context.Context, r Revoke) (Certificate, Ver
 	}
 	doc, err = a.change(ctx, m, func(doc *Certificate) (domain.Outcome, error) { return doc.Body.Revoke(ask, m) })
 	return doc, v, err
-}
-
-// version loads a certificate that the caller may see and one of its versions, by default the current one.
-func (a *App) version(ctx context.Context, certificate, version string) (Certificate, Version, error) {
-	doc, err := a.visible(ctx, certificate)
-	if err != nil {
-		return doc, Version{}, err
-	}
-	if version == "" {
-		if doc.Body.Current == nil {
-			return doc, Version{}, errs.New(errs.Precondition, "NO_VERSION", "certificate %s has no version yet", certificate)
-		}
-		version = doc.Body.Current.VersionID
-	}
-	v, err := a.Versions.Get(ctx, version)
-	if isNotFound(err) || err == nil && v.Body.CertificateID != certificate {
-		return doc, v, errs.New(errs.NotFound, "", "certificate %s has no version %s", certificate, version)
-	}
-	if err != nil {
-		return doc, v, err
-	}
-	if state, _ := doc.Body.VersionState(v.Body); state == "" {
-		return doc, v, errs.New(errs.NotFound, "", "certificate %s has no version %s yet", certificate, version)
-	}
-	return doc, v, nil
 }

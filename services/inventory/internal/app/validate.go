@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -67,14 +68,8 @@ func check(c command, now time.Time) (domain.Spec, error) {
 	}
 	in := c.Certificate.Spec
 	s := domain.Spec{
-		Issuer: strings.TrimSpace(in.Issuer), KeyAlgorithm: strings.ToUpper(in.KeyAlgorithm), Profile: in.Profile, ChallengeType: in.Challenge.Type,
-		Manual: in.Challenge.Manual, NotAfter: in.NotAfter,
-	}
-	if s.KeyAlgorithm == "" {
-		s.KeyAlgorithm = defaultKeyAlgorithm
-	}
-	if s.ChallengeType == "" {
-		s.ChallengeType = "auto"
+		Issuer: strings.TrimSpace(in.Issuer), KeyAlgorithm: cmp.Or(strings.ToUpper(in.KeyAlgorithm), defaultKeyAlgorithm), Profile: in.Profile,
+		ChallengeType: cmp.Or(in.Challenge.Type, "auto"), Manual: in.Challenge.Manual, NotAfter: in.NotAfter,
 	}
 	if !slices.Contains(keyAlgorithms(), s.KeyAlgorithm) {
 		what := "is not known"

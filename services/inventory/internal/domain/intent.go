@@ -2,6 +2,7 @@ package domain
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -127,7 +128,7 @@ func (c *Certificate) Edit(e Edit, m Moment) (Outcome, error) {
 	if e.Owner != nil && *e.Owner != c.Owner {
 		c.Owner, out.Changed = *e.Owner, true
 	}
-	if e.Labels != nil && !sameStrings(*e.Labels, c.Labels) {
+	if e.Labels != nil && !slices.Equal(*e.Labels, c.Labels) {
 		c.Labels, out.Changed = *e.Labels, true
 	}
 	if e.Spec != nil && !e.Spec.Equal(c.Spec) {
@@ -251,16 +252,4 @@ func (c *Certificate) Notice(now time.Time) string {
 		notice += fmt.Sprintf(" Order %s is cancelled if it is not being finalized already; a certificate that still comes is not stored.", c.Intent.OrderID)
 	}
 	return notice
-}
-
-func sameStrings(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	certificateeventsv1 "github.com/certwright/certwright/api/certwright/events/certificate/v1"
@@ -34,24 +33,10 @@ import (
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/seal"
+	"github.com/certwright/certwright/shared/testkit"
 )
 
 const day = 24 * time.Hour
-
-// publisher records what would go to the bus.
-type publisher struct {
-	mu      sync.Mutex
-	entries []docstore.Entry
-}
-
-func (p *publisher) Publish(_ context.Context, e ...docstore.Entry) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.entries = append(p.entries, e...)
-	return nil
-}
-func (*publisher) SafeAfter() time.Duration { return 0 }
-func (*publisher) OnNewStream(func())       {}
 
 type inventory struct {
 	status map[string]*inventoryv1.VersionStatus
@@ -79,7 +64,7 @@ type fixture struct {
 	t         *testing.T
 	clk       *clock.Fake
 	store     docstore.Store
-	pub       *publisher
+	pub       testkit.Recorder
 	out       *outbox.Outbox
 	inventory *inventory
 	orders    *orders
@@ -90,18 +75,13 @@ type fixture struct {
 func setup(t *testing.T) *fixture {
 	t.Helper()
 	clk := clock.NewFake(time.Date(2026, 11, 2, 10, 0, 0, 0, time.UTC))
-	f := &fixture{t: t, clk: clk, store: memory.New(clk), pub: &publisher{}, inventory: &inventory{status: map[string]*inventoryv1.VersionStatus{}}, orders: &orders{}}
-	f.out = outbox.New(outbox.Config{Store: f.store, Bus: f.pub, Source: "keys", Clock: clk, Logger: slog.New(slog.DiscardHandler)})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = f.out.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
-	coll, err := outbox.Open[domain.Key](t.Context(), f.out, app.Spec())
-	require.NoError(t, err)
+	f := &fixture{t: t, clk: clk, store: memory.New(clk), inventory: &inventory{status: map[string]*inventoryv1.VersionStatus{}}, orders: &orders{}}
+	f.out = outbox.New(outbox.Config{Store: f.store, Bus: &f.pub, Source: "keys", Clock: clk, Logger: slog.New(slog.DiscardHandler)})
+	testkit.Run(t, f.out.Run)
 	sealer, err := seal.OpenKEK(t.Context(), f.store, filepath.Join(t.TempDir(), "keys.kek"), "keys")
 	require.NoError(t, err)
 	f.App = &app.App{
-		Keys: coll, Sealer: sealer, Inventory: f.inventory, Orders: f.orders, Clock: clk, KeepPrevious: 1,
+		Keys: testkit.Open[domain.Key](t, f.out, app.Spec()), Sealer: sealer, Inventory: f.inventory, Orders: f.orders, Clock: clk, KeepPrevious: 1,
 		Times: domain.Times{Unanswered: 31 * day, Review: 30 * day, Retention: 30 * day, Forget: 400 * day},
 	}
 	f.handle = consumer.New(f.App).Handle
@@ -123,9 +103,7 @@ func (f *fixture) ensure(n int) docstore.Doc[domain.Key] {
 func (f *fixture) tell(m proto.Message) {
 	f.t.Helper()
 	f.n++
-	data, err := protojson.Marshal(m)
-	require.NoError(f.t, err)
-	e := bus.Event{ID: fmt.Sprintf("x-%d", f.n), Type: bus.TypeOf(m), Source: "test", Subject: "x", Team: "web", Revision: f.n, Data: data}
+	e := testkit.Event(f.t, m, bus.Event{ID: fmt.Sprintf("x-%d", f.n), Source: "test", Subject: "x", Team: "web", Revision: f.n})
 	for range 2 {
 		require.NoError(f.t, f.handle(f.t.Context(), e))
 	}
@@ -150,13 +128,7 @@ func (f *fixture) states(n int) (out []string) {
 func (f *fixture) told() []string {
 	f.t.Helper()
 	require.NoError(f.t, f.out.Flush(f.t.Context()))
-	f.pub.mu.Lock()
-	defer f.pub.mu.Unlock()
-	var types []string
-	for _, e := range f.pub.entries {
-		types = append(types, e.Headers["ce-type"])
-	}
-	return types
+	return testkit.Types(f.t, f.pub.Entries())
 }
 
 func TestEnsureCSRAnswersTheSameForEver(t *testing.T) {
@@ -325,7 +297,7 @@ func TestNoKeyIsStoredOrToldInTheClear(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, bytes.Contains(raw, scalar))
 	require.NotEmpty(t, f.told())
-	for _, e := range f.pub.entries {
+	for _, e := range f.pub.Entries() {
 		require.False(t, bytes.Contains(e.Data, []byte("PRIVATE KEY")))
 		require.False(t, bytes.Contains(e.Data, scalar))
 	}
@@ -409,11 +381,11 @@ func TestRecordsOfDestroyedKeysAreForgotten(t *testing.T) {
 	require.NoError(t, f.Forget(t.Context()))
 	require.Len(t, f.states(2), 2)
 	f.clk.Advance(2 * day)
-	require.Eventually(t, func() bool { // the outbox has to be cleared first
+	testkit.Eventually(t, func() bool { // the outbox has to be cleared first
 		require.NoError(t, f.Forget(t.Context()))
 		_, err := f.Keys.Get(t.Context(), "key_1")
 		return errs.KindOf(err) == errs.NotFound && err != nil
-	}, 10*time.Second, time.Millisecond)
+	}, "the record is forgotten")
 	_, err := f.Keys.Get(t.Context(), "key_2")
 	require.NoError(t, err)
 }

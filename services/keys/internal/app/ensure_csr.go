@@ -1,11 +1,13 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
 	"github.com/certwright/certwright/services/keys/internal/domain"
 	"github.com/certwright/certwright/services/keys/internal/material"
+	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
 )
@@ -17,15 +19,15 @@ func (a *App) EnsureCSR(ctx context.Context, r domain.Request) (docstore.Doc[dom
 		return doc{}, err
 	}
 	keyID := KeyID(r.OrderID)
-	if d, err := a.Keys.Get(ctx, keyID); err == nil || errs.KindOf(err) != errs.NotFound {
+	if d, err := a.Keys.Get(ctx, keyID); errs.KindOf(err) != errs.NotFound {
 		return ensured(d, r, err)
 	}
 	d, err := a.make(ctx, keyID, r)
-	if err == nil || errs.KindOf(err) != errs.AlreadyExists {
-		return d, err
+	if errs.KindOf(err) == errs.AlreadyExists {
+		d, err = a.Keys.Get(ctx, keyID)
+		return ensured(d, r, err)
 	}
-	d, err = a.Keys.Get(ctx, keyID)
-	return ensured(d, r, err)
+	return d, err
 }
 
 func ensured(d doc, r domain.Request, err error) (doc, error) {
@@ -64,7 +66,7 @@ func (a *App) make(ctx context.Context, keyID string, r domain.Request) (doc, er
 		return doc{}, err
 	}
 	body, events := domain.New(keyID, r, csr, spki, domain.Sealed(sealed), a.Clock.Now(), a.Times)
-	d := doc{Meta: docstore.Meta{ID: keyID, Team: teamOr(r.Team)}, Body: body}
+	d := doc{Meta: docstore.Meta{ID: keyID, Team: cmp.Or(r.Team, authz.DefaultTeam)}, Body: body}
 	facts := stored(&d, events)
 	return d, a.Keys.Insert(ctx, &d, facts...)
 }

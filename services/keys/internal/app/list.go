@@ -18,19 +18,6 @@ func (a *App) List(ctx context.Context, filter, team string, size int32, after s
 	if err != nil {
 		return docstore.Page[domain.Key]{}, err
 	}
-	q := docstore.Query{Limit: limit, After: after}
-	for _, c := range []docstore.Cond{
-		{Field: "certificate_id", Op: docstore.Eq, Value: terms["certificate"]},
-		{Field: "state", Op: docstore.Eq, Value: terms["state"]},
-		{Field: "team", Op: docstore.Eq, Value: team},
-	} {
-		switch {
-		case c.Value == "":
-		case len(q.Where) == 0:
-			q.Where = append(q.Where, c)
-		default:
-			q.Filter = append(q.Filter, c)
-		}
-	}
-	return a.Keys.Find(ctx, q)
+	return a.Keys.Find(ctx, listing.By(docstore.Query{Limit: limit, After: after},
+		listing.Term{"certificate_id", terms["certificate"]}, listing.Term{"state", terms["state"]}, listing.Term{"team", team}))
 }

@@ -1,12 +1,14 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/certwright/certwright/services/keys/internal/domain"
+	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
 )
@@ -28,14 +30,14 @@ func (a *App) OrderEnded(ctx context.Context, o Outcome) error {
 	keyID := KeyID(o.OrderID)
 	for {
 		err := a.orderEnded(ctx, keyID, o.Reason)
-		if errs.KindOf(err) != errs.NotFound || err == nil {
+		if errs.KindOf(err) != errs.NotFound {
 			return err
 		}
 		d := doc{
-			Meta: docstore.Meta{ID: keyID, Team: teamOr(o.Team)},
+			Meta: docstore.Meta{ID: keyID, Team: cmp.Or(o.Team, authz.DefaultTeam)},
 			Body: domain.Ended(o.OrderID, o.CertificateID, o.Reason, a.Clock.Now(), a.Times),
 		}
-		if err = a.Keys.Insert(ctx, &d); err == nil || errs.KindOf(err) != errs.AlreadyExists {
+		if err = a.Keys.Insert(ctx, &d); errs.KindOf(err) != errs.AlreadyExists {
 			return err
 		}
 	}
@@ -132,7 +134,7 @@ func (a *App) living(ctx context.Context, certificateID string, f func(d doc) er
 }
 
 func ignoreNotFound(err error) error {
-	if err != nil && errs.KindOf(err) == errs.NotFound {
+	if errs.KindOf(err) == errs.NotFound {
 		return nil
 	}
 	return err

@@ -20,7 +20,7 @@ func (a *App) Release(ctx context.Context, keyID, deploymentID string, receiver 
 	if deploymentID == "" {
 		return nil, errs.New(errs.Invalid, "RELEASE_INVALID", "a key is released for one deployment").WithField("deploymentId", "is empty; give the id of the deployment")
 	}
-	d, err := a.get(ctx, keyID, func(string) bool { return true })
+	d, err := a.get(ctx, keyID, anyTeam)
 	if err != nil {
 		return nil, err
 	}

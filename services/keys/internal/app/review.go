@@ -46,18 +46,7 @@ func (a *App) status(ctx context.Context, k domain.Key) (domain.Status, error) {
 	}}, nil
 }
 
-// Forget removes the records of keys destroyed long ago; call it now and then.
+// Forget removes the records of keys destroyed long ago.
 func (a *App) Forget(ctx context.Context) error {
-	page, err := a.Keys.Find(ctx, docstore.Query{
-		Where: []docstore.Cond{{Field: "forget_at", Op: docstore.Lte, Value: a.Clock.Now()}}, Limit: 1000,
-	})
-	if err != nil {
-		return err
-	}
-	for _, d := range page.Docs {
-		if err := a.Keys.Remove(ctx, d); err != nil && errs.KindOf(err) != errs.Conflict && errs.KindOf(err) != errs.NotFound {
-			return err
-		}
-	}
-	return nil
+	return a.Keys.RemoveAll(ctx, docstore.Cond{Field: "forget_at", Op: docstore.Lte, Value: a.Clock.Now()})
 }

@@ -20,7 +20,7 @@ type Signature struct {
 // SignRevocation signs the JWS signing input of a request to revoke a certificate of this key, and nothing else. With an empty input it
 // answers algorithm and JWK alone, which the request's protected header needs. Invalid NOT_A_REVOCATION; Precondition KEY_DESTROYED.
 func (a *App) SignRevocation(ctx context.Context, keyID string, input []byte) (Signature, error) {
-	d, err := a.get(ctx, keyID, func(string) bool { return true })
+	d, err := a.get(ctx, keyID, anyTeam)
 	if err != nil {
 		return Signature{}, err
 	}

@@ -3,6 +3,7 @@
 package domain
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -286,21 +287,12 @@ func Judge(keys map[string]Key, keepPrevious int) []Verdict {
 		}
 	}
 	slices.SortFunc(ids, func(a, b string) int {
-		if d := keys[b].VersionNumber - keys[a].VersionNumber; d != 0 {
-			return int(d)
-		}
-		if a < b {
-			return 1
-		}
-		return -1
+		return cmp.Or(cmp.Compare(keys[b].VersionNumber, keys[a].VersionNumber), cmp.Compare(b, a))
 	})
 	var out []Verdict
-	for i, id := range ids {
-		if i == 0 {
-			continue
-		}
+	for i, id := range ids[min(1, len(ids)):] {
 		k := keys[id]
-		destroy := i > keepPrevious || k.State == Compromised
+		destroy := i >= keepPrevious || k.State == Compromised
 		if destroy || k.State == Active {
 			out = append(out, Verdict{KeyID: id, Destroy: destroy})
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/listing"
 	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/seal"
 	"github.com/certwright/certwright/shared/secret"
@@ -75,7 +76,7 @@ func (a *App) CreateChannel(ctx context.Context, id, team string, channel domain
 		}
 	}
 	err = a.Channels.Insert(ctx, &doc)
-	if errs.KindOf(err) == errs.AlreadyExists && err != nil {
+	if errs.KindOf(err) == errs.AlreadyExists {
 		doc, err = a.repeated(ctx, id, given)
 		return doc, secret.Value{}, err
 	}
@@ -106,7 +107,7 @@ func (a *App) repeated(ctx context.Context, id string, given secret.Value) (Chan
 // Channel returns a channel that is not deleted.
 func (a *App) Channel(ctx context.Context, id string) (ChannelDoc, error) {
 	doc, err := a.Channels.Get(ctx, id)
-	if err == nil && doc.Tombstone || errs.KindOf(err) == errs.NotFound && err != nil {
+	if err == nil && doc.Tombstone || errs.KindOf(err) == errs.NotFound {
 		return ChannelDoc{}, errs.New(errs.NotFound, "", "channel %s does not exist", id)
 	}
 	return doc, err
@@ -115,10 +116,7 @@ func (a *App) Channel(ctx context.Context, id string) (ChannelDoc, error) {
 // ListChannels returns a page of channels by id, of all teams when team is empty.
 func (a *App) ListChannels(ctx context.Context, team string, size int, after string) (docstore.Page[StoredChannel], error) {
 	q := docstore.Query{Limit: size, After: after, Filter: []docstore.Cond{{Field: "tombstone", Op: docstore.Eq, Value: false}}}
-	if team != "" {
-		q.Where = []docstore.Cond{{Field: "team", Op: docstore.Eq, Value: team}}
-	}
-	return a.Channels.Find(ctx, q)
+	return a.Channels.Find(ctx, listing.By(q, listing.Term{"team", team}))
 }
 
 // DeleteChannel deletes a channel and its secret; a deleted one is deleted again with success. What is queued for it fails as CHANNEL_GONE.

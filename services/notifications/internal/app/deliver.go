@@ -16,6 +16,7 @@ import (
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/listing"
 	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/worker"
 )
@@ -84,7 +85,7 @@ func spread(deliveryID string, attempts int) float64 {
 func (a *App) prepare(ctx context.Context, doc DeliveryDoc) (Target, Message, error) {
 	d := doc.Body
 	channel, err := a.Channel(ctx, d.ChannelID)
-	if errs.KindOf(err) == errs.NotFound && err != nil {
+	if errs.KindOf(err) == errs.NotFound {
 		return Target{}, Message{}, errs.New(errs.Precondition, domain.ReasonChannelGone, "the channel %s was deleted before this was sent", d.ChannelID)
 	}
 	if err != nil {
@@ -146,64 +147,16 @@ func (a *App) count(ctx context.Context, doc DeliveryDoc, to Target, err error, 
 
 // ListDeliveries returns a page of deliveries, the newest first, of all teams when team is empty. The filter may have channel, state and event_type.
 func (a *App) ListDeliveries(ctx context.Context, team string, filter map[string]string, size int, after string) (docstore.Page[domain.Delivery], error) {
-	q := docstore.Query{Limit: size, After: after, Desc: true}
-	// The most telling condition that is given asks the index; the others filter what it finds.
-	for _, c := range []struct{ field, value string }{
-		{"channel_id", filter["channel"]}, {"event_type", filter["event_type"]}, {"state", filter["state"]}, {"team", team},
-	} {
-		if c.value == "" {
-			continue
-		}
-		cond := docstore.Cond{Field: c.field, Op: docstore.Eq, Value: c.value}
-		if len(q.Where) == 0 {
-			q.Where = append(q.Where, cond)
-		} else {
-			q.Filter = append(q.Filter, cond)
-		}
-	}
-	return a.Deliveries.Find(ctx, q)
+	return a.Deliveries.Find(ctx, listing.By(docstore.Query{Limit: size, After: after, Desc: true},
+		listing.Term{"channel_id", filter["channel"]}, listing.Term{"event_type", filter["event_type"]}, listing.Term{"state", filter["state"]}, listing.Term{"team", team}))
 }
 
-// Janitor removes what is over, every hour until ctx ends.
-func (a *App) Janitor(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if err := a.Tidy(ctx); err != nil && ctx.Err() == nil {
-			a.Logger.WarnContext(ctx, "tidying is put off", "error", err)
-		}
-		if a.Clock.Sleep(ctx, time.Hour) != nil {
-			return nil
-		}
-	}
-	return nil
-}
-
-// Tidy removes deliveries older than Keep, channels deleted as long ago, and old requests, once.
+// Tidy removes deliveries older than Keep, channels deleted as long ago, and old requests.
 func (a *App) Tidy(ctx context.Context) error {
 	before := a.Clock.Now().Add(-a.Keep)
 	return errors.Join(
-		sweep(ctx, a.Deliveries, docstore.Cond{Field: "created_at", Op: docstore.Lt, Value: before}),
-		sweep(ctx, a.Channels, docstore.Cond{Field: "tombstone", Op: docstore.Eq, Value: true}, docstore.Cond{Field: "changed_at", Op: docstore.Lt, Value: before}),
+		a.Deliveries.RemoveAll(ctx, docstore.Cond{Field: "created_at", Op: docstore.Lt, Value: before}),
+		a.Channels.RemoveAll(ctx, docstore.Cond{Field: "tombstone", Op: docstore.Eq, Value: true}, docstore.Cond{Field: "changed_at", Op: docstore.Lt, Value: before}),
 		a.Requests.Sweep(ctx),
 	)
-}
-
-func sweep[T any](ctx context.Context, c *outbox.Collection[T], where ...docstore.Cond) error {
-	for {
-		page, err := c.Find(ctx, docstore.Query{Where: where, Limit: 1000})
-		if err != nil {
-			return err
-		}
-		removed := 0
-		for _, d := range page.Docs {
-			err := c.Remove(ctx, d)
-			if err == nil {
-				removed++
-			} else if errs.KindOf(err) != errs.Conflict && errs.KindOf(err) != errs.NotFound {
-				return err
-			}
-		}
-		if page.Next == "" || removed == 0 {
-			return nil
-		}
-	}
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -29,9 +30,7 @@ type Event struct {
 // Tell stores one delivery for each channel that tells the event, and each receiver of it. An event that was heard before changes nothing: the deliveries
 // are there. Invalid EVENT_UNREADABLE when the event is not what its type says.
 func (a *App) Tell(ctx context.Context, e Event) error {
-	if e.Team == "" {
-		e.Team = authz.DefaultTeam
-	}
+	e.Team = cmp.Or(e.Team, authz.DefaultTeam)
 	// Its deliveries may have been removed already: it cannot be known whether this is a repeat, and it is no news any more.
 	if a.Clock.Now().Sub(e.Time) > a.Keep-24*time.Hour {
 		a.Logger.InfoContext(ctx, "an old event is told to nobody", "event_type", e.Type, "event", e.ID, "time", e.Time)
@@ -72,7 +71,7 @@ func (a *App) queue(ctx context.Context, c ChannelDoc, receiver string, e Event,
 	}
 	schedule(&doc)
 	err := a.Deliveries.Insert(ctx, &doc)
-	if errs.KindOf(err) == errs.AlreadyExists && err != nil {
+	if errs.KindOf(err) == errs.AlreadyExists {
 		return nil
 	}
 	return err

@@ -5,8 +5,8 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -126,10 +126,10 @@ func settle(doc *docstore.Doc[domain.Order], now time.Time) {
 	outbox.Forget(&doc.Meta, func(natural string) bool {
 		var attempt, number int64
 		switch {
-		case scan(natural, "required/", &attempt, &number): // nobody asks for it once it is answered
+		case scan(natural, "required/%d/%d", &attempt, &number): // nobody asks for it once it is answered
 			z := o.Authorization(attempt, number)
 			return z == nil || z.State != domain.AuthzPending
-		case scan(natural, "closed/", &attempt, &number):
+		case scan(natural, "closed/%d/%d", &attempt, &number):
 			return o.Authorization(attempt, number) == nil
 		}
 		return false
@@ -194,28 +194,9 @@ func roots(i domain.Issuer) *x509.CertPool {
 	return pool
 }
 
-func scan(natural, prefix string, attempt, number *int64) bool {
-	rest, ok := strings.CutPrefix(natural, prefix)
-	if !ok {
-		return false
-	}
-	x, y, ok := strings.Cut(rest, "/")
-	if !ok {
-		return false
-	}
-	return parse(x, attempt) && parse(y, number)
-}
-
-func parse(s string, into *int64) bool {
-	var n int64
-	for _, r := range s {
-		if r < '0' || r > '9' {
-			return false
-		}
-		n = n*10 + int64(r-'0')
-	}
-	*into = n
-	return s != ""
+func scan(natural, format string, attempt, number *int64) bool {
+	n, _ := fmt.Sscanf(natural, format, attempt, number)
+	return n == 2
 }
 
 func notFound(what, id string) error {

@@ -1,9 +1,11 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"net/mail"
 	"net/url"
 	"slices"
@@ -72,9 +74,7 @@ func (a *App) ListOrders(ctx context.Context, filter string, size int32, after s
 			q.Filter = append(q.Filter, c)
 		}
 	}
-	if p, ok := authz.FromContext(ctx); ok && !authz.InTeam(p, "*") && p.Service == "" {
-		q.Filter = append(q.Filter, docstore.Cond{Field: "team", Op: docstore.Eq, Value: authz.TeamOf(p)})
-	}
+	q.Filter = append(q.Filter, visibleTo(ctx)...)
 	return a.Orders.Find(ctx, q)
 }
 
@@ -143,10 +143,7 @@ func (a *App) CreateIssuer(ctx context.Context, r *ordersv1.CreateIssuerRequest)
 	if err := checkIssuer(in); err != nil {
 		return docstore.Doc[domain.Issuer]{}, err
 	}
-	team := in.GetTeam()
-	if team == "" {
-		team = authz.TeamOf(p)
-	}
+	team := cmp.Or(in.GetTeam(), authz.TeamOf(p))
 	if !authz.InTeam(p, team) {
 		return docstore.Doc[domain.Issuer]{}, errs.New(errs.Forbidden, "WRONG_TEAM", "team %q was given; you act for team %q", team, p.Team)
 	}
@@ -155,15 +152,11 @@ func (a *App) CreateIssuer(ctx context.Context, r *ordersv1.CreateIssuerRequest)
 		return docstore.Doc[domain.Issuer]{}, err
 	}
 	x := in.GetAcme()
-	algorithm := x.GetAccountKeyAlgorithm()
-	if algorithm == "" {
-		algorithm = "ECDSA_P256"
-	}
 	doc := docstore.Doc[domain.Issuer]{
 		Meta: docstore.Meta{ID: issID, Team: team},
 		Body: domain.Issuer{
 			DisplayName: in.GetDisplayName(), UniqueName: uniqueName(team, in.GetDisplayName()), Kind: "acme", DirectoryURL: x.GetDirectoryUrl(), TrustRootsPEM: x.GetTrustRootsPem(),
-			IssuedRootsPEM: x.GetIssuedRootsPem(), Contacts: x.GetContacts(), TermsAgreed: x.GetTermsAgreed(), AccountKeyAlgorithm: algorithm, Profile: x.GetProfile(),
+			IssuedRootsPEM: x.GetIssuedRootsPem(), Contacts: x.GetContacts(), TermsAgreed: x.GetTermsAgreed(), AccountKeyAlgorithm: cmp.Or(x.GetAccountKeyAlgorithm(), "ECDSA_P256"), Profile: x.GetProfile(),
 		},
 	}
 	err = a.Issuers.Insert(ctx, &doc)
@@ -201,7 +194,7 @@ func checkIssuer(in *ordersv1.Issuer) error {
 	}
 	for i, c := range x.GetContacts() {
 		if addr, err := mail.ParseAddress(c); err != nil || addr.Address != c {
-			bad("issuer.acme.contacts["+itoa(i)+"]", "is %q; it must be a plain mail address without mailto:", c)
+			bad(fmt.Sprintf("issuer.acme.contacts[%d]", i), "is %q; it must be a plain mail address without mailto:", c)
 		}
 	}
 	if alg := x.GetAccountKeyAlgorithm(); alg != "" && !slices.Contains(keyAlgorithms, alg) {
@@ -211,13 +204,6 @@ func checkIssuer(in *ordersv1.Issuer) error {
 		return e
 	}
 	return nil
-}
-
-func itoa(i int) string {
-	if i < 10 {
-		return string(rune('0' + i))
-	}
-	return itoa(i/10) + string(rune('0'+i%10))
 }
 
 func checkPEM(text string) string {
@@ -244,21 +230,7 @@ func checkPEM(text string) string {
 
 // GetIssuer returns an issuer by its id or its team's display name.
 func (a *App) GetIssuer(ctx context.Context, ref string) (docstore.Doc[domain.Issuer], error) {
-	var d docstore.Doc[domain.Issuer]
-	var err error
-	if id.Valid("iss", ref) {
-		d, err = a.Issuers.Get(ctx, ref)
-	} else {
-		p, _ := authz.FromContext(ctx)
-		var page docstore.Page[domain.Issuer]
-		page, err = a.Issuers.Find(ctx, docstore.Query{Where: []docstore.Cond{{Field: "unique_name", Op: docstore.Eq, Value: uniqueName(authz.TeamOf(p), ref)}}, Limit: 1})
-		if err == nil && len(page.Docs) == 0 {
-			return d, notFound("issuer", ref)
-		}
-		if err == nil {
-			d = page.Docs[0]
-		}
-	}
+	d, err := a.findIssuer(ctx, ref)
 	if errs.KindOf(err) == errs.NotFound || (err == nil && d.Tombstone) {
 		return d, notFound("issuer", ref)
 	}
@@ -266,6 +238,21 @@ func (a *App) GetIssuer(ctx context.Context, ref string) (docstore.Doc[domain.Is
 		return d, err
 	}
 	return d, visible(ctx, d.Team, "issuer", ref)
+}
+
+func (a *App) findIssuer(ctx context.Context, ref string) (docstore.Doc[domain.Issuer], error) {
+	if id.Valid("iss", ref) {
+		return a.Issuers.Get(ctx, ref)
+	}
+	p, _ := authz.FromContext(ctx)
+	page, err := a.Issuers.Find(ctx, docstore.Query{Where: []docstore.Cond{{Field: "unique_name", Op: docstore.Eq, Value: uniqueName(authz.TeamOf(p), ref)}}, Limit: 1})
+	if err != nil {
+		return docstore.Doc[domain.Issuer]{}, err
+	}
+	if len(page.Docs) == 0 {
+		return docstore.Doc[domain.Issuer]{}, notFound("issuer", ref)
+	}
+	return page.Docs[0], nil
 }
 
 // ListIssuers returns a page of the caller's issuers.
@@ -279,11 +266,15 @@ func (a *App) ListIssuers(ctx context.Context, size int32, after string) (docsto
 
 // mine is the filter to what exists and what the caller may see.
 func mine(ctx context.Context) []docstore.Cond {
-	out := []docstore.Cond{{Field: "tombstone", Op: docstore.Eq, Value: false}}
+	return append([]docstore.Cond{{Field: "tombstone", Op: docstore.Eq, Value: false}}, visibleTo(ctx)...)
+}
+
+// visibleTo is the filter to what the caller may see; empty: all.
+func visibleTo(ctx context.Context) []docstore.Cond {
 	if p, ok := authz.FromContext(ctx); ok && !authz.InTeam(p, "*") && p.Service == "" {
-		out = append(out, docstore.Cond{Field: "team", Op: docstore.Eq, Value: authz.TeamOf(p)})
+		return []docstore.Cond{{Field: "team", Op: docstore.Eq, Value: authz.TeamOf(p)}}
 	}
-	return out
+	return nil
 }
 
 // DeleteIssuer removes an issuer that no open order uses.
@@ -316,7 +307,7 @@ func (a *App) TestIssuer(ctx context.Context, ref string) (*ordersv1.TestIssuerR
 		return nil, err
 	}
 	dir, err := a.CA.Directory(ctx, d.Body)
-	if f := failureOf(err); err != nil && f != nil {
+	if f := failureOf(err); f != nil {
 		return &ordersv1.TestIssuerResponse{Problem: f.Problem.Message()}, nil
 	}
 	if err != nil {

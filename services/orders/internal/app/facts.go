@@ -59,7 +59,7 @@ func (a *App) Unwanted(ctx context.Context, certificateID, orderID, team, reason
 	if over {
 		return a.answer(ctx, orderID, domain.OutcomeKey)
 	}
-	if errs.KindOf(err) != errs.NotFound || err == nil {
+	if errs.KindOf(err) != errs.NotFound {
 		return err
 	}
 	o := domain.New(orderID, certificateID, 0, 0, domain.Spec{}, nil, "", "", now)
@@ -83,10 +83,7 @@ func (a *App) Answered(ctx context.Context, orderID, versionID string) error {
 		outbox.Forget(&doc.Meta, func(natural string) bool { return strings.HasPrefix(natural, "closed/") }) // the outcome says as much
 		return nil, nil
 	})
-	if errs.KindOf(err) == errs.NotFound {
-		return nil
-	}
-	return err
+	return unknownIsFine(err)
 }
 
 // Presented notes that an answer is in place. Asked again about a closed authorization, it tells the outcome again.

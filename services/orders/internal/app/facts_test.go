@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	certev "github.com/certwright/certwright/api/certwright/events/certificate/v1"
@@ -18,6 +17,7 @@ import (
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/outbox"
+	"github.com/certwright/certwright/shared/testkit"
 )
 
 // calm is a universe in which nothing goes wrong and nothing moves by itself, with one order stored at a given point of its way.
@@ -38,7 +38,7 @@ func calm(t *testing.T, change func(o *domain.Order)) *universe {
 		}
 	}
 	require.NoError(t, u.now.app.Orders.Insert(t.Context(), &doc, facts...))
-	u.bag.take()
+	u.bag.Take()
 	return u
 }
 
@@ -55,18 +55,10 @@ func authorizing(o *domain.Order) {
 }
 
 func (u *universe) tell(m proto.Message) error {
-	data, err := protojson.Marshal(m)
-	require.NoError(u.t, err)
-	return u.now.hears.Handle(context.Background(), bus.Event{ID: "e", Type: bus.TypeOf(m), Subject: "s", Time: t0, Team: "default", Data: data})
+	return u.now.hears.Handle(context.Background(), testkit.Event(u.t, m, bus.Event{ID: "e", Subject: "s", Time: t0, Team: "default"}))
 }
 
-func (u *universe) types() []string {
-	var out []string
-	for _, e := range u.bag.take() {
-		out = append(out, e.Type)
-	}
-	return out
-}
+func (u *universe) types() []string { return testkit.Types(u.t, u.bag.Take()) }
 
 func presented(n int64) *chalev.Presented {
 	return &chalev.Presented{ChallengeId: "chl", OrderId: "ord_1", Attempt: 1, Authorization: n, Type: "http-01"}

@@ -24,7 +24,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
@@ -34,7 +33,6 @@ import (
 	orderev "github.com/certwright/certwright/api/certwright/events/order/v1"
 	keysv1 "github.com/certwright/certwright/api/certwright/keys/v1"
 	typesv1 "github.com/certwright/certwright/api/certwright/types/v1"
-	"github.com/certwright/certwright/api/events"
 	"github.com/certwright/certwright/services/orders/internal/adapters/acme"
 	"github.com/certwright/certwright/services/orders/internal/app"
 	"github.com/certwright/certwright/services/orders/internal/domain"
@@ -48,6 +46,7 @@ import (
 	"github.com/certwright/certwright/shared/once"
 	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/seal"
+	"github.com/certwright/certwright/shared/testkit"
 	"github.com/certwright/certwright/shared/worker"
 )
 
@@ -392,43 +391,6 @@ func (k *custodian) EnsureCSR(_ context.Context, r *keysv1.EnsureCSRRequest, _ .
 	return &keysv1.EnsureCSRResponse{KeyId: "key_" + r.GetOrderId(), CsrDer: csr, SpkiSha256: hex.EncodeToString(sum[:])}, err
 }
 
-// mailbag is the bus: what was published waits there to be delivered.
-type mailbag struct {
-	mu   sync.Mutex
-	told []bus.Event
-	ever map[string]map[string]bool // outcomes by order
-}
-
-func (b *mailbag) Publish(_ context.Context, entries ...docstore.Entry) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, e := range entries {
-		event, err := bus.FromEntry(e)
-		if err != nil {
-			return err
-		}
-		b.told = append(b.told, event)
-		switch event.Type {
-		case "order.issued", "order.failed", "order.cancelled", "order.rejected":
-			if b.ever[event.Subject] == nil {
-				b.ever[event.Subject] = map[string]bool{}
-			}
-			b.ever[event.Subject][event.Type] = true
-		}
-	}
-	return nil
-}
-func (*mailbag) SafeAfter() time.Duration { return 0 }
-func (*mailbag) OnNewStream(func())       {}
-
-func (b *mailbag) take() []bus.Event {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	out := b.told
-	b.told = nil
-	return out
-}
-
 // process is one life of the service.
 type process struct {
 	app    *app.App
@@ -446,7 +408,7 @@ type universe struct {
 	dice    *dice
 	faults  *trouble
 	memory  docstore.Store
-	bag     *mailbag
+	bag     testkit.Recorder // the bus: what was published waits there to be delivered
 	ca      *authority
 	keys    *custodian
 	sealer  *seal.Sealer
@@ -468,7 +430,7 @@ func newUniverse(t testing.TB, rt require.TestingT, seed uint64, one int, budget
 	f := &trouble{dice: d, one: one}
 	f.budget.Store(budget)
 	u := &universe{
-		t: rt, clock: clk, dice: d, faults: f, memory: memory.New(clk), bag: &mailbag{ever: map[string]map[string]bool{}}, ca: newAuthority(clk, f),
+		t: rt, clock: clk, dice: d, faults: f, memory: memory.New(clk), ca: newAuthority(clk, f),
 		keys: &custodian{faults: f, keys: map[string]crypto.Signer{}}, heard: map[string]bool{}, places: map[string]*chalev.Presented{}, closed: map[string]bool{},
 		quiet: slog.New(slog.DiscardHandler), lastWas: t0,
 	}
@@ -501,22 +463,16 @@ func (u *universe) start() {
 		return nil
 	}
 	p.store = faulty.New(u.memory, faulty.Faults{Before: fault, After: fault})
-	out := outbox.New(outbox.Config{Store: p.store, Bus: u.bag, Source: "orders", Clock: u.clock, Logger: u.quiet, Lease: 20 * time.Second})
+	out := outbox.New(outbox.Config{Store: p.store, Bus: &u.bag, Source: "orders", Clock: u.clock, Logger: u.quiet, Lease: 20 * time.Second})
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
 	orders, issuers, accounts, revocations := app.Specs()
-	var s app.Stores
-	var err error
-	s.Orders, err = outbox.Open[domain.Order](ctx, out, orders)
+	requests, err := once.Open(ctx, out)
 	require.NoError(u.t, err)
-	s.Issuers, err = outbox.Open[domain.Issuer](ctx, out, issuers)
-	require.NoError(u.t, err)
-	s.Accounts, err = outbox.Open[app.Account](ctx, out, accounts)
-	require.NoError(u.t, err)
-	s.Revocations, err = outbox.Open[domain.Revocation](ctx, out, revocations)
-	require.NoError(u.t, err)
-	s.Requests, err = once.Open(ctx, out)
-	require.NoError(u.t, err)
+	s := app.Stores{
+		Orders: testkit.Open[domain.Order](u.t, out, orders), Issuers: testkit.Open[domain.Issuer](u.t, out, issuers),
+		Accounts: testkit.Open[app.Account](u.t, out, accounts), Revocations: testkit.Open[domain.Revocation](u.t, out, revocations), Requests: requests,
+	}
 	p.app = &app.App{Stores: s, CA: u.ca, Keys: u.keys, Sealer: u.sealer, Clock: u.clock, Logger: u.quiet, Epoch: u.memory.Epoch()}
 	p.hears = consumer.New(p.app)
 	w := worker.New(worker.Config[domain.Order]{Name: "orders", Coll: s.Orders, Clock: u.clock, Logger: u.quiet, Step: func(ctx context.Context, d docstore.Doc[domain.Order]) (worker.Result[domain.Order], error) {
@@ -567,10 +523,7 @@ func (u *universe) hear(m proto.Message, subject string) {
 		times = 2
 	}
 	for range times {
-		e := bus.Event{ID: fmt.Sprint(u.dice.n(1 << 30)), Type: bus.TypeOf(m), Subject: subject, Time: u.clock.Now(), Team: "default"}
-		var err error
-		e.Data, err = protojson.Marshal(m)
-		require.NoError(u.t, err)
+		e := testkit.Event(u.t, m, bus.Event{ID: fmt.Sprint(u.dice.n(1 << 30)), Subject: subject, Time: u.clock.Now(), Team: "default"})
 		for tries := 0; ; tries++ { // the bus delivers again what was not acked
 			err := u.now.hears.Handle(context.Background(), e)
 			if err == nil {
@@ -584,7 +537,7 @@ func (u *universe) hear(m proto.Message, subject string) {
 
 // deliver brings what was told to inventory and challenges as they are modelled here, some of it never, twice or late, and their answers back.
 func (u *universe) deliver() {
-	told := u.bag.take()
+	told := testkit.Events(u.t, u.bag.Take())
 	u.dice.mu.Lock()
 	u.dice.rnd.Shuffle(len(told), func(i, j int) { told[i], told[j] = told[j], told[i] })
 	u.dice.mu.Unlock()
@@ -592,10 +545,7 @@ func (u *universe) deliver() {
 		if u.dice.n(8) == 0 && u.faults.one > 0 {
 			continue // lost
 		}
-		m, ok := events.New(e.Type)
-		require.True(u.t, ok, e.Type)
-		require.NoError(u.t, e.Decode(m))
-		switch m := m.(type) {
+		switch m := testkit.Message(u.t, e).(type) {
 		case *orderev.AuthorizationRequired:
 			key := fmt.Sprint(m.GetOrderId(), m.GetAttempt(), m.GetAuthorization())
 			if u.closed[key] {
@@ -775,11 +725,13 @@ func TestEveryIntentEndsWithOneCertificateWhateverGoesWrong(t *testing.T) {
 		}
 		require.Equal(rt, wanted, certificates, "certificates of the CA and orders that were not cancelled")
 		require.LessOrEqual(rt, int64(len(u.ca.orders)), int64(intents)+u.faults.done.Load()+u.jumps, "newOrder is sent once, and once more for a fault")
-		u.bag.mu.Lock()
-		defer u.bag.mu.Unlock()
-		require.Len(rt, u.bag.ever, intents)
-		for order, kinds := range u.bag.ever {
-			require.Len(rt, kinds, 1, "%s was told of as %v", order, kinds)
+		ends := map[string]string{} // outcomes by order
+		for _, e := range testkit.Events(rt, u.bag.Entries()) {
+			if slices.Contains([]string{"order.issued", "order.failed", "order.cancelled", "order.rejected"}, e.Type) {
+				require.Contains(rt, []string{"", e.Type}, ends[e.Subject], "the outcome of %s changed", e.Subject)
+				ends[e.Subject] = e.Type
+			}
 		}
+		require.Len(rt, ends, intents)
 	})
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -26,12 +27,10 @@ func (a *App) StepOrder(ctx context.Context, doc docstore.Doc[domain.Order]) (re
 	o := doc.Body.Clone()
 	lease := doc.LeaseToken
 	next := o.Decide(lease, a.Clock.Now())
-	if next.At.After(a.Clock.Now()) {
-		return a.then(func(*domain.Order) ([]domain.Fact, error) { return nil, nil }), nil
+	if next.Step == domain.StepNone || next.At.After(a.Clock.Now()) {
+		return a.then(nothing), nil
 	}
 	switch next.Step {
-	case domain.StepNone:
-		return a.then(func(*domain.Order) ([]domain.Fact, error) { return nil, nil }), nil
 	case domain.StepGiveUp:
 		return a.then(func(o *domain.Order) ([]domain.Fact, error) { return o.GiveUp(a.Clock.Now()) }), nil
 	case domain.StepExpire:
@@ -62,10 +61,12 @@ func (a *App) StepOrder(ctx context.Context, doc docstore.Doc[domain.Order]) (re
 		return a.finalize(ctx, o, acc, issuer.Body)
 	case domain.StepDownload:
 		ca := domain.CAOrder{Status: "valid", CertificateURL: at.CertificateURL}
-		return a.ending(ctx, ca, acc, issuer.Body, at.Number, func(*domain.Order) ([]domain.Fact, error) { return nil, nil })
+		return a.ending(ctx, ca, acc, issuer.Body, at.Number, nothing)
 	}
 	return result{}, errs.New(errs.Internal, "", "no way to do step %s", next.Step)
 }
+
+func nothing(*domain.Order) ([]domain.Fact, error) { return nil, nil }
 
 // then writes what f makes of an order that is still open.
 func (a *App) then(f func(o *domain.Order) ([]domain.Fact, error)) result {
@@ -189,13 +190,9 @@ func (a *App) openAttempt(ctx context.Context, doc docstore.Doc[domain.Order]) (
 // newOrder sends newOrder and reads what the CA wants proven. The URL is stored even when that cannot be read now.
 func (a *App) newOrder(ctx context.Context, o domain.Order, acc acme.Account, lease string) (result, error) {
 	at := o.Attempt()
-	profile := o.Spec.Profile
-	if profile == "" {
-		profile = acc.Issuer.Profile
-	}
 	var ca domain.CAOrder
 	err := worker.Call(ctx, "acme.newOrder", func(ctx context.Context) (err error) {
-		ca, err = a.CA.NewOrder(ctx, acc, o.Spec, profile, at.Replaces)
+		ca, err = a.CA.NewOrder(ctx, acc, o.Spec, cmp.Or(o.Spec.Profile, acc.Issuer.Profile), at.Replaces)
 		return err
 	})
 	if err != nil {

@@ -21,16 +21,6 @@ type Issuer struct {
 	Disabled            bool     `bson:"disabled"`
 }
 
-// AccountState is the state of an ACME account.
-type AccountState string
-
-// The states of an account.
-const (
-	AccountRegistering AccountState = "registering"
-	AccountValid       AccountState = "valid"
-	AccountFailed      AccountState = "failed"
-)
-
 // RevocationState is the state of a revocation.
 type RevocationState string
 

@@ -168,6 +168,21 @@ func TestAWrongAnswerFailsTheOrderWithWhatTheCASaid(t *testing.T) {
 	require.Len(t, facts, 2, "the authorization is closed, and the order has failed")
 }
 
+func TestWhatTheCASaidOfANameAndOfItsWildcardIsSaidOnce(t *testing.T) {
+	o := at(Queued)
+	_, err := o.NeedAuthorizations([]Authorization{
+		{URL: "y", Identifier: "example.org", State: AuthzPending}, {URL: "z", Identifier: "example.org", Wildcard: true, State: AuthzPending},
+	}, "l", t0)
+	require.NoError(t, err)
+	_, err = o.Polled(CAOrder{Status: "invalid"}, []Authorization{
+		{URL: "y", State: AuthzInvalid, Problem: &Problem{Type: "dns", Detail: "NXDOMAIN"}},
+		{URL: "z", State: AuthzInvalid, Problem: &Problem{Type: "dns", Detail: "NXDOMAIN"}},
+	}, "l", t0)
+	require.NoError(t, err)
+	require.Equal(t, "the CA could not validate control of the names: example.org: NXDOMAIN", o.Problem.Detail)
+	require.Len(t, o.Problem.Subproblems, 1)
+}
+
 func TestANameProvenEarlierIsClosedWhileAnotherWaitsForAPerson(t *testing.T) {
 	o := at(Queued)
 	_, err := o.NeedAuthorizations([]Authorization{

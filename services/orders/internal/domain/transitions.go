@@ -1,7 +1,6 @@
 package domain
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -386,9 +385,9 @@ func (o *Order) Block(p *Problem, retryAt time.Time) []Fact {
 	if !news {
 		return nil
 	}
-	m := &orderev.Blocked{OrderId: o.ID, CertificateId: o.CertificateID, Problem: p.Message(), Owner: o.Owner}
-	m.RetryAt = stamp(retryAt)
-	return []Fact{{Msg: m}}
+	return []Fact{{Msg: &orderev.Blocked{
+		OrderId: o.ID, CertificateId: o.CertificateID, Problem: p.Message(), Owner: o.Owner, RetryAt: stamp(retryAt),
+	}}}
 }
 
 // Unblock notes that the order goes on.
@@ -454,11 +453,16 @@ func (o *Order) authorizationsFailed(ca CAOrder, now time.Time) ([]Fact, error) 
 	p := &Problem{Reason: "VALIDATION_FAILED"}
 	var said []string
 	for _, z := range o.Attempt().Authorizations {
-		if z.State == AuthzInvalid && z.Problem != nil {
-			p.Type = z.Problem.Type
-			p.Subproblems = append(p.Subproblems, Subproblem{Identifier: z.Identifier, Type: z.Problem.Type, Detail: z.Problem.Detail})
-			said = append(said, fmt.Sprintf("%s: %s", z.Identifier, z.Problem.Detail))
+		if z.State != AuthzInvalid || z.Problem == nil {
+			continue
 		}
+		what := z.Identifier + ": " + z.Problem.Detail
+		if slices.Contains(said, what) { // a name and its wildcard are one identifier
+			continue
+		}
+		said = append(said, what)
+		p.Type = z.Problem.Type
+		p.Subproblems = append(p.Subproblems, Subproblem{Identifier: z.Identifier, Type: z.Problem.Type, Detail: z.Problem.Detail})
 	}
 	if len(said) == 0 {
 		if p = ca.Problem.Clone(); p == nil {

@@ -84,6 +84,7 @@ func (a *App) change(ctx context.Context, certificate, team string, f func(p *do
 	m := a.moment(certificate)
 	for range 10 {
 		doc, err = a.Plans.Change(ctx, certificate, func(doc *Plan) ([]outbox.Fact, error) {
+			told = false // of a try that met another write
 			before, gist := doc.Body, doc.Body.Gist()
 			caused, ok := f(&doc.Body, m)
 			if !ok {

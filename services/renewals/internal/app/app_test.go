@@ -5,15 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -43,21 +40,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const day = 24 * time.Hour
 
 var start = time.Date(2026, 3, 1, 12, 34, 56, 0, time.UTC)
-
-// publisher records what would go to the bus.
-type publisher struct {
-	mu      sync.Mutex
-	entries []docstore.Entry
-}
-
-func (p *publisher) Publish(_ context.Context, e ...docstore.Entry) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.entries = append(p.entries, e...)
-	return nil
-}
-func (*publisher) SafeAfter() time.Duration { return 0 }
-func (*publisher) OnNewStream(func())       {}
 
 // door is an inventory that answers what a test says.
 type door struct {
@@ -94,35 +76,29 @@ type fixture struct {
 	*app.App
 	t      *testing.T
 	clk    *clock.Fake
-	pub    *publisher
+	pub    testkit.Recorder
 	out    *outbox.Outbox
 	door   *door
 	ca     *authority
 	handle func(ctx context.Context, e bus.Event) error
 	n      int64
-	read   int
 }
 
 func setup(t *testing.T) *fixture {
 	t.Helper()
 	clk := clock.NewFake(start)
-	f := &fixture{t: t, clk: clk, pub: &publisher{}, door: &door{}, ca: &authority{}}
+	f := &fixture{t: t, clk: clk, door: &door{}, ca: &authority{}}
 	f.ca.info = func(q *ordersv1.RenewalInfoQuery) (*ordersv1.RenewalInfo, error) {
 		return &ordersv1.RenewalInfo{AriCertId: q.GetAriCertId(), RetryAt: timestamppb.New(clk.Now().Add(6 * time.Hour))}, nil
 	}
 	f.door.answer = func(*inventoryv1.RequestVersionRequest) (*inventoryv1.RequestVersionResponse, error) {
 		return nil, errs.New(errs.Unavailable, "", "the inventory is away")
 	}
-	f.out = outbox.New(outbox.Config{Store: memory.New(clk), Bus: f.pub, Source: "renewals", Clock: clk, Logger: slog.New(slog.DiscardHandler)})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = f.out.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
-	coll, err := outbox.Open[domain.Plan](t.Context(), f.out, app.Spec())
-	require.NoError(t, err)
+	f.out = outbox.New(outbox.Config{Store: memory.New(clk), Bus: &f.pub, Source: "renewals", Clock: clk, Logger: slog.New(slog.DiscardHandler)})
+	testkit.Run(t, f.out.Run)
 	f.App = &app.App{
-		Plans: coll, Inventory: f.door, Orders: f.ca, Clock: clk, Logger: slog.New(slog.DiscardHandler), Policy: domain.Defaults(),
-		Draw: func() float64 { return 0.5 },
+		Plans: testkit.Open[domain.Plan](t, f.out, app.Spec()), Inventory: f.door, Orders: f.ca, Clock: clk, Logger: slog.New(slog.DiscardHandler),
+		Policy: domain.Defaults(), Draw: func() float64 { return 0.5 },
 	}
 	f.handle = consumer.New(f.App).Handle
 	return f
@@ -131,9 +107,7 @@ func setup(t *testing.T) *fixture {
 func (f *fixture) event(m proto.Message) bus.Event {
 	f.t.Helper()
 	f.n++
-	data, err := protojson.Marshal(m)
-	require.NoError(f.t, err)
-	return bus.Event{ID: fmt.Sprintf("x-%d", f.n), Type: bus.TypeOf(m), Source: "inventory", Subject: "crt_1", Team: "web", Epoch: "01A", Revision: f.n, Data: data}
+	return testkit.Event(f.t, m, bus.Event{ID: fmt.Sprintf("x-%d", f.n), Source: "inventory", Subject: "crt_1", Team: "web", Epoch: "01A", Revision: f.n})
 }
 
 func (f *fixture) tell(messages ...proto.Message) {
@@ -144,26 +118,17 @@ func (f *fixture) tell(messages ...proto.Message) {
 }
 
 // told returns the facts told since it was asked last, by their type.
-func (f *fixture) told() (types []string) {
+func (f *fixture) told() []string {
 	f.t.Helper()
 	require.NoError(f.t, f.out.Flush(f.t.Context()))
-	f.pub.mu.Lock()
-	defer f.pub.mu.Unlock()
-	for _, e := range f.pub.entries[f.read:] {
-		types = append(types, e.Headers["ce-type"])
-	}
-	f.read = len(f.pub.entries)
-	return types
+	return testkit.Types(f.t, f.pub.Take())
 }
 
 func (f *fixture) last(m proto.Message) {
 	f.t.Helper()
 	require.NoError(f.t, f.out.Flush(f.t.Context()))
-	f.pub.mu.Lock()
-	defer f.pub.mu.Unlock()
-	e, err := bus.FromEntry(f.pub.entries[len(f.pub.entries)-1])
-	require.NoError(f.t, err)
-	require.NoError(f.t, e.Decode(m))
+	all := testkit.Events(f.t, f.pub.Entries())
+	require.NoError(f.t, all[len(all)-1].Decode(m))
 }
 
 func (f *fixture) plan() app.Plan {
@@ -605,16 +570,10 @@ func TestCalls(t *testing.T) {
 func TestTheRealWorkerStepsPlans(t *testing.T) {
 	f := setup(t)
 	f.opens(2)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	w := worker.New(worker.Config[domain.Plan]{
-		Name: "renewals", Coll: f.Plans, Clock: f.clk, Logger: f.Logger, Tracer: noop.NewTracerProvider().Tracer(""), Step: f.Step,
-	})
-	go func() { done <- w.Run(ctx) }()
-	defer func() { cancel(); require.NoError(t, <-done) }()
+	testkit.Run(t, worker.New(worker.Config[domain.Plan]{Name: "renewals", Coll: f.Plans, Clock: f.clk, Logger: f.Logger, Step: f.Step}).Run)
 	f.tell(requested(1, "created", nil), closed(1, "issued", version(1, start, 90*day)))
 	testkit.Eventually(t, func() bool { return f.plan().Body.ARI.Read }, "ARI is read at once")
 	f.clk.Advance(61 * day)
-	testkit.Eventually(t, func() bool { f.clk.Advance(time.Second); return f.plan().Body.State == domain.Ordered }, "the inventory is asked")
+	testkit.Passes(t, f.clk, time.Second, func() bool { return f.plan().Body.State == domain.Ordered }, "the inventory is asked")
 	require.Len(t, f.door.asked, 1)
 }

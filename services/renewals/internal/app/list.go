@@ -54,7 +54,7 @@ func (a *App) List(ctx context.Context, filter string, size int32, after string)
 func (a *App) Get(ctx context.Context, certificate string) (Plan, error) {
 	missing := errs.New(errs.NotFound, "NOT_FOUND", "there is no renewal plan of a certificate %q", certificate)
 	doc, err := a.Plans.Get(ctx, certificate)
-	if errs.KindOf(err) == errs.NotFound && err != nil {
+	if errs.KindOf(err) == errs.NotFound {
 		return Plan{}, missing
 	}
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/testkit"
 )
 
 // simCert is a certificate of the simulated inventory.
@@ -57,7 +57,6 @@ type world struct {
 	certs map[string]*simCert
 	queue []simFact
 	lossy float64
-	read  int
 	away  func(now time.Time) bool
 }
 
@@ -67,9 +66,7 @@ func (w *world) later(in time.Duration, do func()) {
 
 // send has the bus deliver a fact once, twice, or not at all.
 func (w *world) send(c *simCert, m proto.Message, rev int64) {
-	data, err := protojson.Marshal(m)
-	require.NoError(w.t, err)
-	e := bus.Event{ID: fmt.Sprintf("%s-%d", c.id, rev), Type: bus.TypeOf(m), Source: "inventory", Subject: c.id, Team: "web", Epoch: "01A", Revision: rev, Data: data}
+	e := testkit.Event(w.t, m, bus.Event{ID: fmt.Sprintf("%s-%d", c.id, rev), Source: "inventory", Subject: c.id, Team: "web", Epoch: "01A", Revision: rev})
 	if w.rnd.Float64() < w.lossy {
 		return
 	}
@@ -136,11 +133,7 @@ func (w *world) repeat(c *simCert) {
 // answers takes what renewals told, unless the bus loses it.
 func (w *world) answers() (expiring []string) {
 	require.NoError(w.t, w.out.Flush(w.t.Context()))
-	w.pub.mu.Lock()
-	defer w.pub.mu.Unlock()
-	for _, entry := range w.pub.entries[w.read:] {
-		e, err := bus.FromEntry(entry)
-		require.NoError(w.t, err)
+	for _, e := range testkit.Events(w.t, w.pub.Take()) {
 		switch e.Type {
 		case renewaleventsv1.TypePlanned, renewaleventsv1.TypeHeld:
 			var m renewaleventsv1.Planned
@@ -154,7 +147,6 @@ func (w *world) answers() (expiring []string) {
 			expiring = append(expiring, e.Type+" "+e.Subject)
 		}
 	}
-	w.read = len(w.pub.entries)
 	return expiring
 }
 

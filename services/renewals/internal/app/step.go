@@ -55,7 +55,7 @@ func (a *App) askDoor(ctx context.Context, doc Plan) (worker.Result[domain.Plan]
 		})
 		return err
 	})
-	if err != nil && errs.KindOf(err) == errs.NotFound {
+	if errs.KindOf(err) == errs.NotFound {
 		a.Logger.WarnContext(ctx, "the plan of a certificate that the inventory does not know is dropped", "certificate_id", doc.ID)
 		return a.result(func(p *domain.Plan, m domain.Moment) []domain.Fact {
 			p.Drop(m)

@@ -977,14 +977,14 @@ const file_certwright_events_certificate_v1_certificate_proto_rawDesc = "" +
 	"\x0falready_revoked\x18\x04 \x01(\bR\x0ealreadyRevoked\x12\x18\n" +
 	"\acurrent\x18\x05 \x01(\bR\acurrent\x12\x14\n" +
 	"\x05owner\x18\x06 \x01(\tR\x05owner:U\x92\xb5\x18Q\n" +
-	"\x1bcertificate.version_revoked\x12\tinventory\x1a\brenewals\x1a\bdeployer\x1a\x04keys\x1a\rnotifications\"\xff\x01\n" +
+	"\x1bcertificate.version_revoked\x12\tinventory\x1a\brenewals\x1a\bdeployer\x1a\x04keys\x1a\rnotifications\"\xe5\x01\n" +
 	"\x10RevocationFailed\x12%\n" +
 	"\x0ecertificate_id\x18\x01 \x01(\tR\rcertificateId\x12\x1d\n" +
 	"\n" +
 	"version_id\x18\x02 \x01(\tR\tversionId\x126\n" +
 	"\aproblem\x18\x03 \x01(\v2\x1c.certwright.types.v1.ProblemR\aproblem\x12\x14\n" +
-	"\x05owner\x18\x04 \x01(\tR\x05owner:W\x92\xb5\x18S\n" +
-	"\x1dcertificate.revocation_failed\x12\tinventory\x1a\brenewals\x1a\bdeployer\x1a\x04keys\x1a\rnotifications\"\xb6\x01\n" +
+	"\x05owner\x18\x04 \x01(\tR\x05owner:=\x92\xb5\x189\n" +
+	"\x1dcertificate.revocation_failed\x12\tinventory\x1a\rnotifications\"\xb6\x01\n" +
 	"\x06Issued\x12%\n" +
 	"\x0ecertificate_id\x18\x01 \x01(\tR\rcertificateId\x12;\n" +
 	"\aversion\x18\x02 \x01(\v2!.certwright.types.v1.VersionFactsR\aversion\x12\x14\n" +

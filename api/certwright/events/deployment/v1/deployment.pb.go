@@ -427,15 +427,15 @@ const file_certwright_events_deployment_v1_deployment_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x06 \x01(\x03R\n" +
 	"generation\x12\x14\n" +
-	"\x05owner\x18\a \x01(\tR\x05owner\"\x8b\x01\n" +
+	"\x05owner\x18\a \x01(\tR\x05owner\"|\n" +
 	"\aStarted\x12B\n" +
-	"\asubject\x18\x01 \x01(\v2(.certwright.events.deployment.v1.SubjectR\asubject:<\x92\xb5\x188\n" +
-	"\x12deployment.started\x12\bdeployer\x1a\tinventory\x1a\rnotifications\"\xe9\x01\n" +
+	"\asubject\x18\x01 \x01(\v2(.certwright.events.deployment.v1.SubjectR\asubject:-\x92\xb5\x18)\n" +
+	"\x12deployment.started\x12\bdeployer\x1a\tinventory\"\xda\x01\n" +
 	"\tSucceeded\x12B\n" +
 	"\asubject\x18\x01 \x01(\v2(.certwright.events.deployment.v1.SubjectR\asubject\x12:\n" +
 	"\x19served_fingerprint_sha256\x18\x02 \x01(\tR\x17servedFingerprintSha256\x12\x1c\n" +
-	"\tunchanged\x18\x03 \x01(\bR\tunchanged:>\x92\xb5\x18:\n" +
-	"\x14deployment.succeeded\x12\bdeployer\x1a\tinventory\x1a\rnotifications\"\xf8\x01\n" +
+	"\tunchanged\x18\x03 \x01(\bR\tunchanged:/\x92\xb5\x18+\n" +
+	"\x14deployment.succeeded\x12\bdeployer\x1a\tinventory\"\xf8\x01\n" +
 	"\x06Failed\x12B\n" +
 	"\asubject\x18\x01 \x01(\v2(.certwright.events.deployment.v1.SubjectR\asubject\x126\n" +
 	"\aproblem\x18\x02 \x01(\v2\x1c.certwright.types.v1.ProblemR\aproblem\x125\n" +

@@ -835,7 +835,7 @@ const file_certwright_events_order_v1_order_proto_rawDesc = "" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12%\n" +
 	"\x0ecertificate_id\x18\x02 \x01(\tR\rcertificateId\x12#\n" +
 	"\rintent_number\x18\x03 \x01(\x03R\fintentNumber:'\x92\xb5\x18#\n" +
-	"\x0eorder.accepted\x12\x06orders\x1a\tinventory\"\xe6\x02\n" +
+	"\x0eorder.accepted\x12\x06orders\x1a\tinventory\"\xe0\x02\n" +
 	"\x06Issued\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12%\n" +
 	"\x0ecertificate_id\x18\x02 \x01(\tR\rcertificateId\x12#\n" +
@@ -846,9 +846,9 @@ const file_certwright_events_order_v1_order_proto_rawDesc = "" +
 	"\n" +
 	"account_id\x18\a \x01(\tR\taccountId\x12\x15\n" +
 	"\x06key_id\x18\b \x01(\tR\x05keyId\x12#\n" +
-	"\rreplaces_sent\x18\t \x01(\bR\freplacesSent:7\x92\xb5\x183\n" +
+	"\rreplaces_sent\x18\t \x01(\bR\freplacesSent:1\x92\xb5\x18-\n" +
 	"\forder.issued\x12\x06orders\x1a\tinventory\x1a\n" +
-	"challenges\x1a\x04keys\"\x9b\x02\n" +
+	"challenges\"\x9b\x02\n" +
 	"\x06Failed\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12%\n" +
 	"\x0ecertificate_id\x18\x02 \x01(\tR\rcertificateId\x12#\n" +
@@ -879,11 +879,11 @@ const file_certwright_events_order_v1_order_proto_rawDesc = "" +
 	"\aproblem\x18\x03 \x01(\v2\x1c.certwright.types.v1.ProblemR\aproblem\x125\n" +
 	"\bretry_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\x12\x14\n" +
 	"\x05owner\x18\x05 \x01(\tR\x05owner:*\x92\xb5\x18&\n" +
-	"\rorder.blocked\x12\x06orders\x1a\rnotifications\"{\n" +
+	"\rorder.blocked\x12\x06orders\x1a\rnotifications\"l\n" +
 	"\tUnblocked\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12%\n" +
-	"\x0ecertificate_id\x18\x02 \x01(\tR\rcertificateId:,\x92\xb5\x18(\n" +
-	"\x0forder.unblocked\x12\x06orders\x1a\rnotifications\"\xe3\x03\n" +
+	"\x0ecertificate_id\x18\x02 \x01(\tR\rcertificateId:\x1d\x92\xb5\x18\x19\n" +
+	"\x0forder.unblocked\x12\x06orders\"\xe3\x03\n" +
 	"\x15AuthorizationRequired\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12%\n" +
 	"\x0ecertificate_id\x18\x02 \x01(\tR\rcertificateId\x12\x18\n" +

@@ -616,14 +616,14 @@ const file_certwright_events_renewal_v1_renewal_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x127\n" +
 	"\treview_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\breviewAt\x12\x14\n" +
 	"\x05owner\x18\x06 \x01(\tR\x05owner:6\x92\xb5\x182\n" +
-	"\frenewal.held\x12\brenewals\x1a\tinventory\x1a\rnotifications\"\xa8\x01\n" +
+	"\frenewal.held\x12\brenewals\x1a\tinventory\x1a\rnotifications\"\x99\x01\n" +
 	"\x03Due\x12%\n" +
 	"\x0ecertificate_id\x18\x01 \x01(\tR\rcertificateId\x12\x1d\n" +
 	"\n" +
 	"version_id\x18\x02 \x01(\tR\tversionId\x12\x19\n" +
 	"\border_id\x18\x03 \x01(\tR\aorderId\x12\x14\n" +
-	"\x05basis\x18\x04 \x01(\tR\x05basis:*\x92\xb5\x18&\n" +
-	"\vrenewal.due\x12\brenewals\x1a\rnotifications\"\x88\x02\n" +
+	"\x05basis\x18\x04 \x01(\tR\x05basis:\x1b\x92\xb5\x18\x17\n" +
+	"\vrenewal.due\x12\brenewals\"\x88\x02\n" +
 	"\aOverdue\x12%\n" +
 	"\x0ecertificate_id\x18\x01 \x01(\tR\rcertificateId\x12\x1d\n" +
 	"\n" +
@@ -649,7 +649,7 @@ const file_certwright_events_renewal_v1_renewal_proto_rawDesc = "" +
 	"\x05names\x18\x03 \x03(\tR\x05names\x127\n" +
 	"\tnot_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x14\n" +
 	"\x05owner\x18\x05 \x01(\tR\x05owner:.\x92\xb5\x18*\n" +
-	"\x0frenewal.expired\x12\brenewals\x1a\rnotifications\"\xc4\x02\n" +
+	"\x0frenewal.expired\x12\brenewals\x1a\rnotifications\"\xb5\x02\n" +
 	"\vWindowMoved\x12%\n" +
 	"\x0ecertificate_id\x18\x01 \x01(\tR\rcertificateId\x12\x1d\n" +
 	"\n" +
@@ -657,8 +657,8 @@ const file_certwright_events_renewal_v1_renewal_proto_rawDesc = "" +
 	"\x05start\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
 	"\x03end\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x121\n" +
 	"\x06due_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\x12'\n" +
-	"\x0fexplanation_url\x18\x06 \x01(\tR\x0eexplanationUrl:3\x92\xb5\x18/\n" +
-	"\x14renewal.window_moved\x12\brenewals\x1a\rnotificationsBSZQgithub.com/certwright/certwright/api/certwright/events/renewal/v1;renewaleventsv1b\x06proto3"
+	"\x0fexplanation_url\x18\x06 \x01(\tR\x0eexplanationUrl:$\x92\xb5\x18 \n" +
+	"\x14renewal.window_moved\x12\brenewalsBSZQgithub.com/certwright/certwright/api/certwright/events/renewal/v1;renewaleventsv1b\x06proto3"
 
 var (
 	file_certwright_events_renewal_v1_renewal_proto_rawDescOnce sync.Once

@@ -11,6 +11,7 @@ import (
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/listing"
+	"github.com/certwright/certwright/shared/rpc"
 )
 
 // Server implements challengesv1.ChallengesServiceServer.
@@ -29,12 +30,9 @@ func (s *Server) ListChallenges(ctx context.Context, req *challengesv1.ListChall
 	if err != nil {
 		return nil, err
 	}
-	q := app.Query{Order: terms["order"], State: terms["state"], Identifier: terms["identifier"], After: req.GetPageToken()}
+	q := app.Query{Team: authz.Scope(p), Order: terms["order"], State: terms["state"], Identifier: terms["identifier"], After: req.GetPageToken()}
 	if q.Size, err = listing.Size(req.GetPageSize()); err != nil {
 		return nil, err
-	}
-	if p.Team != authz.AllTeams {
-		q.Team = authz.TeamOf(p)
 	}
 	switch order := req.GetOrderId(); {
 	case order == "":
@@ -53,11 +51,7 @@ func (s *Server) ListChallenges(ctx context.Context, req *challengesv1.ListChall
 	if err != nil {
 		return nil, err
 	}
-	out := &challengesv1.ListChallengesResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.Challenges = append(out.Challenges, toChallenge(d))
-	}
-	return out, nil
+	return &challengesv1.ListChallengesResponse{Challenges: listing.Rows(page.Docs, toChallenge), NextPageToken: page.Next}, nil
 }
 
 // GetChallenge implements challengesv1.ChallengesServiceServer.
@@ -96,6 +90,6 @@ func toChallenge(d app.Doc) *challengesv1.Challenge {
 		Id: d.ID, OrderId: c.OrderID, CertificateId: c.CertificateID, Attempt: c.Attempt, Authorization: c.Authorization,
 		Identifier: c.Identifier, Wildcard: c.Wildcard, Type: c.Type, Solver: string(c.Solver), State: string(c.State), Outcome: c.Outcome,
 		ActionRequired: c.ActionRequired, Location: c.Location, Value: c.Value, Problem: c.Problem.Proto(),
-		ExpireTime: timestamppb.New(c.Expires), CreateTime: timestamppb.New(d.CreatedAt), Team: d.Team, Owner: c.Owner, Explanation: c.Explanation,
+		ExpireTime: rpc.Stamp(c.Expires), CreateTime: timestamppb.New(d.CreatedAt), Team: d.Team, Owner: c.Owner, Explanation: c.Explanation,
 	}
 }

@@ -194,7 +194,7 @@ func TestTwoProcessesDoNotWorkOnTheSameFiles(t *testing.T) {
 	dir := t.TempDir()
 	h, v := host(dir), issue(t, 1)
 	in := installation(t, target(dir), v, 1)
-	w, err := h.begin(in.Binding, 1, paths(in.Files))
+	w, err := h.begin(in)
 	require.NoError(t, err)
 	require.Equal(t, "DEPLOY_BUSY", errs.ReasonOf(h.Install(t.Context(), in, v.key)))
 	w.end()
@@ -250,7 +250,7 @@ func TestPathsAreRefused(t *testing.T) {
 	t.Run("a directory that becomes a link after the look is not followed", func(t *testing.T) {
 		ft := domain.FileTarget{CertificatePath: root + "/later/x.pem", Mode: "0644", KeyMode: "0600"}
 		require.NoError(t, os.Mkdir(root+"/later", 0o755))
-		places, err := h.places(ft.Paths())
+		places, err := h.places([]string{ft.CertificatePath})
 		require.NoError(t, err)
 		require.NoError(t, os.Remove(root+"/later"))
 		require.NoError(t, os.Symlink(outside, root+"/later"))

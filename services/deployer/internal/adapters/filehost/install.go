@@ -80,35 +80,38 @@ type work struct {
 
 // begin locks the binding's files on this host and reads the note. Unavailable DEPLOY_BUSY when another process works on them; Precondition
 // DEPLOY_FENCED (Meta "generation") when a later generation was there.
-func (h *Host) begin(binding string, generation int64, paths []string) (*work, error) {
+func (h *Host) begin(in Installation) (_ *work, err error) {
+	paths := make([]string, len(in.Files))
+	for i, f := range in.Files {
+		paths[i] = f.Path
+	}
 	places, err := h.places(paths)
 	if err != nil {
 		return nil, err
 	}
-	w := &work{files: files{roots: map[string]*os.Root{}}, places: places, bind: binding}
+	w := &work{files: files{roots: map[string]*os.Root{}}, places: places, bind: in.Binding, unlock: func() {}}
+	defer func() {
+		if err != nil {
+			w.end()
+		}
+	}()
 	root, err := w.root(places[0])
 	if err != nil {
-		w.close()
 		return nil, err
 	}
 	f, err := root.OpenFile(w.beside(".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		w.close()
 		return nil, places[0].notWritable(err)
 	}
-	if err := lock(f); err != nil {
-		_ = f.Close()
-		w.close()
-		return nil, errs.New(errs.Unavailable, "DEPLOY_BUSY", "another process works on the files of %s right now", binding)
-	}
 	w.unlock = func() { _ = f.Close() } // which ends the lock
+	if err := lock(f); err != nil {
+		return nil, errs.New(errs.Unavailable, "DEPLOY_BUSY", "another process works on the files of %s right now", in.Binding)
+	}
 	if err := w.readNote(root); err != nil {
-		w.end()
 		return nil, err
 	}
-	if w.note.Generation > generation {
-		w.end()
-		return nil, errs.New(errs.Precondition, "DEPLOY_FENCED", "the host has generation %d of %s, which is later than %d", w.note.Generation, binding, generation).
+	if w.note.Generation > in.Generation {
+		return nil, errs.New(errs.Precondition, "DEPLOY_FENCED", "the host has generation %d of %s, which is later than %d", w.note.Generation, in.Binding, in.Generation).
 			WithMeta("generation", strconv.FormatInt(w.note.Generation, 10))
 	}
 	return w, nil
@@ -153,7 +156,7 @@ func (w *work) writeNote() error {
 
 // Look compares what is on the host with what is wanted. Keys are compared by their public half, so none has to be asked for.
 func (h *Host) Look(in Installation, public crypto.PublicKey) (Current, error) {
-	w, err := h.begin(in.Binding, in.Generation, paths(in.Files))
+	w, err := h.begin(in)
 	if err != nil {
 		return Current{}, err
 	}
@@ -207,7 +210,7 @@ func (w *work) same(p place, f domain.File, public crypto.PublicKey) (bool, erro
 // Install writes the files: all beside their places, with owner and mode, then each into its place. key is PEM and is written where a file wants it.
 // Doing it again after a crash, wherever it was, ends in the same.
 func (h *Host) Install(ctx context.Context, in Installation, key []byte) error {
-	w, err := h.begin(in.Binding, in.Generation, paths(in.Files))
+	w, err := h.begin(in)
 	if err != nil {
 		return err
 	}
@@ -285,7 +288,7 @@ func (w *work) snapshot(in Installation) error {
 
 // Confirm notes that the files of this generation were put to use.
 func (h *Host) Confirm(in Installation) error {
-	w, err := h.begin(in.Binding, in.Generation, paths(in.Files))
+	w, err := h.begin(in)
 	if err != nil {
 		return err
 	}
@@ -300,7 +303,7 @@ func (h *Host) Confirm(in Installation) error {
 // Restore puts back what was there before this generation, and answers the fingerprint of that certificate (empty: unknown). restored is false when nothing
 // was there: then nothing is touched. Doing it again changes nothing.
 func (h *Host) Restore(in Installation) (fingerprint string, restored bool, err error) {
-	w, err := h.begin(in.Binding, in.Generation, paths(in.Files))
+	w, err := h.begin(in)
 	if err != nil {
 		return "", false, err
 	}
@@ -501,12 +504,4 @@ func fingerprint(text []byte) string {
 		}
 	}
 	return ""
-}
-
-func paths(all []domain.File) []string {
-	out := make([]string, len(all))
-	for i, f := range all {
-		out[i] = f.Path
-	}
-	return out
 }

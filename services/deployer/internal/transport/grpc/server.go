@@ -3,7 +3,6 @@ package grpc
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -13,6 +12,8 @@ import (
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/listing"
+	"github.com/certwright/certwright/shared/rpc"
 )
 
 // Server implements deployerv1.DeployerServiceServer.
@@ -77,7 +78,7 @@ func (s *Server) ListTargets(ctx context.Context, r *deployerv1.ListTargetsReque
 		return nil, err
 	}
 	page, err := s.App.ListTargets(ctx, who, r.GetPageSize(), r.GetPageToken())
-	return &deployerv1.ListTargetsResponse{Targets: views(page.Docs, target), NextPageToken: page.Next}, err
+	return &deployerv1.ListTargetsResponse{Targets: listing.Rows(page.Docs, target), NextPageToken: page.Next}, err
 }
 
 // DeleteTarget deletes a target that nothing is bound to.
@@ -125,7 +126,7 @@ func (s *Server) ListBindings(ctx context.Context, r *deployerv1.ListBindingsReq
 		return nil, err
 	}
 	page, err := s.App.ListBindings(ctx, who, r.GetFilter(), r.GetPageSize(), r.GetPageToken())
-	return &deployerv1.ListBindingsResponse{Bindings: views(page.Docs, binding), NextPageToken: page.Next}, err
+	return &deployerv1.ListBindingsResponse{Bindings: listing.Rows(page.Docs, binding), NextPageToken: page.Next}, err
 }
 
 // DeleteBinding detaches.
@@ -144,7 +145,7 @@ func (s *Server) ListDeployments(ctx context.Context, r *deployerv1.ListDeployme
 		return nil, err
 	}
 	page, err := s.App.ListDeployments(ctx, who, r.GetFilter(), r.GetPageSize(), r.GetPageToken())
-	return &deployerv1.ListDeploymentsResponse{Deployments: views(page.Docs, deployment), NextPageToken: page.Next}, err
+	return &deployerv1.ListDeploymentsResponse{Deployments: listing.Rows(page.Docs, deployment), NextPageToken: page.Next}, err
 }
 
 // GetDeployment answers one deployment with its log.
@@ -173,14 +174,6 @@ func (s *Server) RetryDeployment(ctx context.Context, r *deployerv1.RetryDeploym
 	return deployment(d), nil
 }
 
-func views[T, V any](docs []docstore.Doc[T], view func(docstore.Doc[T]) *V) []*V {
-	out := make([]*V, len(docs))
-	for i, d := range docs {
-		out[i] = view(d)
-	}
-	return out
-}
-
 func target(d docstore.Doc[domain.Target]) *deployerv1.Target {
 	f := d.Body.File
 	return &deployerv1.Target{
@@ -205,18 +198,11 @@ func deployment(d docstore.Doc[domain.Deployment]) *deployerv1.Deployment {
 	b := d.Body
 	out := &deployerv1.Deployment{
 		Id: d.ID, BindingId: b.BindingID, TargetId: b.TargetID, CertificateId: b.CertificateID, VersionId: b.VersionID, Generation: b.Generation,
-		Team: d.Team, State: b.State, Problem: b.Problem.Proto(), RetryAt: moment(b.RetryAt), CreateTime: timestamppb.New(d.CreatedAt),
+		Team: d.Team, State: b.State, Problem: b.Problem.Proto(), RetryAt: rpc.Stamp(b.RetryAt), CreateTime: timestamppb.New(d.CreatedAt),
 		UpdateTime: timestamppb.New(d.ChangedAt), ServedFingerprintSha256: b.Served, Attempts: b.Attempts,
 	}
 	for _, s := range b.Steps {
 		out.Steps = append(out.Steps, &deployerv1.DeploymentStep{Time: timestamppb.New(s.At), Step: s.Step, Detail: s.Detail, Ok: s.OK})
 	}
 	return out
-}
-
-func moment(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }

@@ -5,12 +5,14 @@
 package rfc2136
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
-	"sort"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,12 +74,9 @@ func (Kind) Check(in map[string]string, credential secret.Value) (map[string]str
 	}
 	out[SettingKeyName] = name
 
-	algorithm := strings.TrimSuffix(strings.ToLower(in[SettingAlgorithm]), ".")
-	if algorithm == "" {
-		algorithm = defaultAlgorithm
-	}
+	algorithm := cmp.Or(strings.TrimSuffix(strings.ToLower(in[SettingAlgorithm]), "."), defaultAlgorithm)
 	if algorithms[algorithm] == "" {
-		fail("tsigAlgorithm", "%q given, allowed: %s", in[SettingAlgorithm], names())
+		fail("tsigAlgorithm", "%q given, allowed: %s", in[SettingAlgorithm], strings.Join(slices.Sorted(maps.Keys(algorithms)), ", "))
 	}
 	out[SettingAlgorithm] = algorithm
 
@@ -89,15 +88,6 @@ func (Kind) Check(in map[string]string, credential secret.Value) (map[string]str
 		fail("tsigSecret", "is not base64; give the secret of the key as tsig-keygen prints it, without quotes")
 	}
 	return out, wrong
-}
-
-func names() string {
-	all := make([]string, 0, len(algorithms))
-	for n := range algorithms {
-		all = append(all, n)
-	}
-	sort.Strings(all)
-	return strings.Join(all, ", ")
 }
 
 // Open implements app.Kind.
@@ -183,12 +173,8 @@ func (p *provider) exchange(ctx context.Context, c *mdns.Client, m *mdns.Msg) (*
 
 // signature reports whether err is about the signature of an answer that arrived whole.
 func signature(err error) bool {
-	for _, e := range []error{mdns.ErrSig, mdns.ErrTime, mdns.ErrKeyAlg, mdns.ErrSecret, mdns.ErrAuth, mdns.ErrNoSig} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc([]error{mdns.ErrSig, mdns.ErrTime, mdns.ErrKeyAlg, mdns.ErrSecret, mdns.ErrAuth, mdns.ErrNoSig},
+		func(e error) bool { return errors.Is(err, e) })
 }
 
 // bare drops the addresses that net puts around an error: the message names the server already.
@@ -204,18 +190,20 @@ func bare(err error) error {
 func (p *provider) judge(answer *mdns.Msg, zone, fqdn string) error {
 	key := fmt.Sprintf("the TSIG key %q (%s)", p.keyName, p.algorithm)
 	if t := answer.IsTsig(); t != nil && t.Error != mdns.RcodeSuccess {
+		refused := func(format string, args ...any) error {
+			return errs.New(errs.Forbidden, domain.ReasonTSIGRefused, format, args...)
+		}
 		switch t.Error {
 		case mdns.RcodeBadKey:
-			return errs.New(errs.Forbidden, domain.ReasonTSIGRefused, "the name server %s does not know %s (BADKEY); give the name and algorithm as its configuration has them, or add the key there", p.server, key)
+			return refused("the name server %s does not know %s (BADKEY); give the name and algorithm as its configuration has them, or add the key there", p.server, key)
 		case mdns.RcodeBadSig:
-			return errs.New(errs.Forbidden, domain.ReasonTSIGRefused, "the name server %s refused the signature of %s (BADSIG); the secret is not the one that it has for this key: "+
+			return refused("the name server %s refused the signature of %s (BADSIG); the secret is not the one that it has for this key: "+
 				"make a DNS account with the right secret and disable this one", p.server, key)
 		case mdns.RcodeBadTime:
-			return errs.New(errs.Forbidden, domain.ReasonTSIGRefused, "the name server %s refused the time of the signature of %s (BADTIME); its clock and this host's differ by more than %d s: mend the clocks",
+			return refused("the name server %s refused the time of the signature of %s (BADTIME); its clock and this host's differ by more than %d s: mend the clocks",
 				p.server, key, fudge)
-		default:
-			return errs.New(errs.Forbidden, domain.ReasonTSIGRefused, "the name server %s refused %s (%s)", p.server, key, mdns.RcodeToString[int(t.Error)])
 		}
+		return refused("the name server %s refused %s (%s)", p.server, key, mdns.RcodeToString[int(t.Error)])
 	}
 	switch answer.Rcode {
 	case mdns.RcodeSuccess:

@@ -11,22 +11,12 @@ import (
 
 // Records hears what challenges want in the DNS.
 func Records(a *app.App) bus.Consumer {
-	return bus.Consumer{
-		Name:  "dns-records",
-		Types: []string{challengeeventsv1.TypeRecordWanted, challengeeventsv1.TypeRecordUnwanted},
-		Handle: func(ctx context.Context, e bus.Event) error {
-			if e.Type == challengeeventsv1.TypeRecordWanted {
-				var m challengeeventsv1.RecordWanted
-				if err := e.Decode(&m); err != nil {
-					return err
-				}
-				return a.RecordWanted(ctx, e.Team, m.GetChallengeId(), m.GetFqdn(), m.GetValue())
-			}
-			var m challengeeventsv1.RecordUnwanted
-			if err := e.Decode(&m); err != nil {
-				return err
-			}
+	return bus.Routed("dns-records",
+		bus.On(func(ctx context.Context, e bus.Event, m *challengeeventsv1.RecordWanted) error {
+			return a.RecordWanted(ctx, e.Team, m.GetChallengeId(), m.GetFqdn(), m.GetValue())
+		}),
+		bus.On(func(ctx context.Context, e bus.Event, m *challengeeventsv1.RecordUnwanted) error {
 			return a.RecordUnwanted(ctx, e.Team, m.GetChallengeId(), m.GetFqdn(), m.GetValue())
-		},
-	}
+		}),
+	)
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/certwright/certwright/services/dns/internal/app"
 	"github.com/certwright/certwright/services/dns/internal/domain"
 	"github.com/certwright/certwright/shared/authz"
-	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/listing"
+	"github.com/certwright/certwright/shared/rpc"
 	"github.com/certwright/certwright/shared/secret"
 )
 
@@ -38,7 +38,7 @@ func (s *Server) CreateDNSAccount(ctx context.Context, req *dnsv1.CreateDNSAccou
 	if team == "" {
 		team = authz.TeamOf(p)
 	}
-	if !authz.InTeam(p, team) || (team == authz.AllTeams && p.Team != authz.AllTeams) {
+	if !authz.InTeam(p, team) {
 		return nil, errs.New(errs.Forbidden, authz.ReasonDenied, "%s may not make accounts for the team %q; leave dnsAccount.team out for %q", p.Subject, team, authz.TeamOf(p))
 	}
 	account := domain.Account{DisplayName: in.GetDisplayName(), Provider: in.GetProvider(), Zones: in.GetZones(), Disabled: in.GetDisabled()}
@@ -87,11 +87,7 @@ func (s *Server) ListDNSAccounts(ctx context.Context, req *dnsv1.ListDNSAccounts
 	if err != nil {
 		return nil, err
 	}
-	out := &dnsv1.ListDNSAccountsResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.DnsAccounts = append(out.DnsAccounts, toAccount(d))
-	}
-	return out, nil
+	return &dnsv1.ListDNSAccountsResponse{DnsAccounts: listing.Rows(page.Docs, toAccount), NextPageToken: page.Next}, nil
 }
 
 // DeleteDNSAccount implements dnsv1.DNSServiceServer.
@@ -168,11 +164,7 @@ func (s *Server) ListRecordSets(ctx context.Context, req *dnsv1.ListRecordSetsRe
 	if err != nil {
 		return nil, err
 	}
-	out := &dnsv1.ListRecordSetsResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.RecordSets = append(out.RecordSets, toRecordSet(d))
-	}
-	return out, nil
+	return &dnsv1.ListRecordSetsResponse{RecordSets: listing.Rows(page.Docs, toRecordSet), NextPageToken: page.Next}, nil
 }
 
 // account returns an account that the caller may see.
@@ -191,10 +183,7 @@ func scope(ctx context.Context, asked int32) (team string, size int, err error) 
 		return "", 0, err
 	}
 	size, err = listing.Size(asked)
-	if p.Team == authz.AllTeams {
-		return "", size, err
-	}
-	return authz.TeamOf(p), size, err
+	return authz.Scope(p), size, err
 }
 
 func toAccount(d app.AccountDoc) *dnsv1.DNSAccount {
@@ -214,7 +203,7 @@ func toAccount(d app.AccountDoc) *dnsv1.DNSAccount {
 
 func toRecordSet(d app.SetDoc) *dnsv1.RecordSet {
 	set := d.Body
-	out := &dnsv1.RecordSet{Fqdn: set.FQDN, Zone: set.Zone, AccountId: set.AccountID, Problem: set.Problem.Proto()}
+	out := &dnsv1.RecordSet{Fqdn: set.FQDN, Zone: set.Zone, AccountId: set.AccountID, Problem: set.Problem.Proto(), NextTime: rpc.Stamp(d.WorkAt)}
 	for _, v := range set.Values {
 		if len(v.Challenges) > 0 {
 			out.DesiredValues = append(out.DesiredValues, v.Text)
@@ -222,9 +211,6 @@ func toRecordSet(d app.SetDoc) *dnsv1.RecordSet {
 		if v.State == domain.Present || v.State == domain.Leaving || v.State == domain.Deleted {
 			out.PresentValues = append(out.PresentValues, v.Text)
 		}
-	}
-	if d.WorkAt.Before(clock.Never) {
-		out.NextTime = timestamppb.New(d.WorkAt)
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 	typesv1 "github.com/certwright/certwright/api/certwright/types/v1"
 	"github.com/certwright/certwright/services/inventory/internal/app"
 	"github.com/certwright/certwright/services/inventory/internal/domain"
+	"github.com/certwright/certwright/shared/listing"
 )
 
 // Server implements the service.
@@ -46,11 +47,7 @@ func (s *Server) ListCertificates(ctx context.Context, r *inventoryv1.ListCertif
 	if err != nil {
 		return nil, err
 	}
-	out := &inventoryv1.ListCertificatesResponse{NextPageToken: page.Next}
-	for _, doc := range page.Docs {
-		out.Certificates = append(out.Certificates, s.certificate(doc))
-	}
-	return out, nil
+	return &inventoryv1.ListCertificatesResponse{Certificates: listing.Rows(page.Docs, s.certificate), NextPageToken: page.Next}, nil
 }
 
 // UpdateCertificate implements the service.
@@ -118,11 +115,8 @@ func (s *Server) ListVersions(ctx context.Context, r *inventoryv1.ListVersionsRe
 	if err != nil {
 		return nil, err
 	}
-	out := &inventoryv1.ListVersionsResponse{NextPageToken: page.Next}
-	for _, v := range page.Docs {
-		out.Versions = append(out.Versions, version(doc, v))
-	}
-	return out, nil
+	show := func(v app.Version) *inventoryv1.Version { return version(doc, v) }
+	return &inventoryv1.ListVersionsResponse{Versions: listing.Rows(page.Docs, show), NextPageToken: page.Next}, nil
 }
 
 // ExportCertificate implements the service.

@@ -14,67 +14,34 @@ import (
 
 // New returns the consumer of the facts that decide a key's life.
 func New(a *app.App) bus.Consumer {
-	return bus.Consumer{
-		Name: "keys-outcomes",
-		Types: []string{
-			certificateeventsv1.TypeVersionAdded, certificateeventsv1.TypeVersionRefused, certificateeventsv1.TypeVersionRevoked,
-			certificateeventsv1.TypeDeleted, ordereventsv1.TypeFailed, ordereventsv1.TypeRejected, ordereventsv1.TypeCancelled,
-		},
-		Handle: func(ctx context.Context, e bus.Event) error { return handle(ctx, a, e) },
-	}
+	return bus.Routed("keys-outcomes",
+		bus.On(func(ctx context.Context, _ bus.Event, m *certificateeventsv1.VersionAdded) error {
+			return a.VersionAdded(ctx, keyOf(m.GetVersion()), domain.Version{
+				ID: m.GetVersion().GetVersionId(), Number: m.GetVersion().GetNumber(), Unneeded: m.GetState() == "unneeded",
+			})
+		}),
+		ended[certificateeventsv1.VersionRefused](a, domain.VersionRefused),
+		bus.On(func(ctx context.Context, _ bus.Event, m *certificateeventsv1.VersionRevoked) error {
+			return a.VersionRevoked(ctx, keyOf(m.GetVersion()), m.GetReason())
+		}),
+		bus.On(func(ctx context.Context, _ bus.Event, m *certificateeventsv1.Deleted) error {
+			return a.CertificateDeleted(ctx, m.GetCertificateId())
+		}),
+		ended[ordereventsv1.Failed](a, domain.OrderEnded),
+		ended[ordereventsv1.Rejected](a, domain.OrderEnded),
+		ended[ordereventsv1.Cancelled](a, domain.OrderEnded),
+	)
 }
 
-func handle(ctx context.Context, a *app.App, e bus.Event) error {
-	ended := func(orderID, certificateID, reason string) error {
-		return a.OrderEnded(ctx, app.Outcome{OrderID: orderID, CertificateID: certificateID, Team: e.Team, Reason: reason})
-	}
-	switch e.Type {
-	case certificateeventsv1.TypeVersionAdded:
-		var m certificateeventsv1.VersionAdded
-		if err := e.Decode(&m); err != nil {
-			return err
-		}
-		return a.VersionAdded(ctx, keyOf(m.GetVersion()), domain.Version{
-			ID: m.GetVersion().GetVersionId(), Number: m.GetVersion().GetNumber(), Unneeded: m.GetState() == "unneeded",
-		})
-	case certificateeventsv1.TypeVersionRefused:
-		var m certificateeventsv1.VersionRefused
-		if err := e.Decode(&m); err != nil {
-			return err
-		}
-		return ended(m.GetOrderId(), m.GetCertificateId(), domain.VersionRefused)
-	case certificateeventsv1.TypeVersionRevoked:
-		var m certificateeventsv1.VersionRevoked
-		if err := e.Decode(&m); err != nil {
-			return err
-		}
-		return a.VersionRevoked(ctx, keyOf(m.GetVersion()), m.GetReason())
-	case certificateeventsv1.TypeDeleted:
-		var m certificateeventsv1.Deleted
-		if err := e.Decode(&m); err != nil {
-			return err
-		}
-		return a.CertificateDeleted(ctx, m.GetCertificateId())
-	case ordereventsv1.TypeFailed:
-		var m ordereventsv1.Failed
-		if err := e.Decode(&m); err != nil {
-			return err
-		}
-		return ended(m.GetOrderId(), m.GetCertificateId(), domain.OrderEnded)
-	case ordereventsv1.TypeRejected:
-		var m ordereventsv1.Rejected
-		if err := e.Decode(&m); err != nil {
-			return err
-		}
-		return ended(m.GetOrderId(), m.GetCertificateId(), domain.OrderEnded)
-	case ordereventsv1.TypeCancelled:
-		var m ordereventsv1.Cancelled
-		if err := e.Decode(&m); err != nil {
-			return err
-		}
-		return ended(m.GetOrderId(), m.GetCertificateId(), domain.OrderEnded)
-	}
-	return nil
+// ended takes a fact that says that an order ended without a version.
+func ended[M any, P interface {
+	bus.Message[M]
+	GetOrderId() string
+	GetCertificateId() string
+}](a *app.App, reason string) bus.Route {
+	return bus.On(func(ctx context.Context, e bus.Event, m P) error {
+		return a.OrderEnded(ctx, app.Outcome{OrderID: m.GetOrderId(), CertificateID: m.GetCertificateId(), Team: e.Team, Reason: reason})
+	})
 }
 
 // keyOf is the key of a version: the one it names, else the one its order would have.

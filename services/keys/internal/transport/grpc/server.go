@@ -12,6 +12,7 @@ import (
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/listing"
 )
 
 // Server implements keysv1.KeysServiceServer.
@@ -22,7 +23,7 @@ type Server struct {
 
 // EnsureCSR answers the CSR of an order.
 func (s *Server) EnsureCSR(ctx context.Context, r *keysv1.EnsureCSRRequest) (*keysv1.EnsureCSRResponse, error) {
-	if _, err := service(ctx, "orders"); err != nil {
+	if err := only(ctx, "orders"); err != nil {
 		return nil, err
 	}
 	d, err := s.App.EnsureCSR(ctx, domain.Request{
@@ -37,7 +38,7 @@ func (s *Server) EnsureCSR(ctx context.Context, r *keysv1.EnsureCSRRequest) (*ke
 
 // SignRevocation signs a revocation request with the certificate's key.
 func (s *Server) SignRevocation(ctx context.Context, r *keysv1.SignRevocationRequest) (*keysv1.SignRevocationResponse, error) {
-	if _, err := service(ctx, "orders"); err != nil {
+	if err := only(ctx, "orders"); err != nil {
 		return nil, err
 	}
 	sig, err := s.App.SignRevocation(ctx, r.GetKeyId(), r.GetSigningInput())
@@ -49,7 +50,7 @@ func (s *Server) SignRevocation(ctx context.Context, r *keysv1.SignRevocationReq
 
 // Release answers a key sealed to a receiver. No permission lets a person call it.
 func (s *Server) Release(ctx context.Context, r *keysv1.ReleaseRequest) (*keysv1.ReleaseResponse, error) {
-	if _, err := service(ctx, "deployer"); err != nil {
+	if err := only(ctx, "deployer"); err != nil {
 		return nil, err
 	}
 	sealed, err := s.App.Release(ctx, r.GetKeyId(), r.GetDeploymentId(), r.GetReceiverPublicKey())
@@ -78,19 +79,11 @@ func (s *Server) ListKeys(ctx context.Context, r *keysv1.ListKeysRequest) (*keys
 	if err != nil {
 		return nil, err
 	}
-	team := authz.TeamOf(p)
-	if p.Team == authz.AllTeams {
-		team = ""
-	}
-	page, err := s.App.List(ctx, r.GetFilter(), team, r.GetPageSize(), r.GetPageToken())
+	page, err := s.App.List(ctx, r.GetFilter(), authz.Scope(p), r.GetPageSize(), r.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
-	out := &keysv1.ListKeysResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.Keys = append(out.Keys, view(d))
-	}
-	return out, nil
+	return &keysv1.ListKeysResponse{Keys: listing.Rows(page.Docs, view), NextPageToken: page.Next}, nil
 }
 
 func view(d docstore.Doc[domain.Key]) *keysv1.Key {
@@ -100,14 +93,11 @@ func view(d docstore.Doc[domain.Key]) *keysv1.Key {
 	}
 }
 
-// service refuses everybody but the sibling service of this name: these calls hand out or use keys, and nobody has a reason to make them by hand.
-func service(ctx context.Context, name string) (authz.Principal, error) {
+// only refuses everybody but the sibling service of this name: these calls hand out or use keys, and nobody has a reason to make them by hand.
+func only(ctx context.Context, service string) error {
 	p, err := authz.Require(ctx)
-	if err != nil {
-		return p, err
+	if err == nil && p.Service != service {
+		err = errs.New(errs.Forbidden, authz.ReasonDenied, "only the service %s may call this, not %s", service, p.Subject)
 	}
-	if p.Service != name {
-		return p, errs.New(errs.Forbidden, authz.ReasonDenied, "only the service %s may call this, not %s", name, p.Subject)
-	}
-	return p, nil
+	return err
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -17,6 +16,7 @@ import (
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/listing"
+	"github.com/certwright/certwright/shared/rpc"
 	"github.com/certwright/certwright/shared/secret"
 )
 
@@ -97,11 +97,7 @@ func (s *Server) ListChannels(ctx context.Context, req *notificationsv1.ListChan
 	if err != nil {
 		return nil, err
 	}
-	out := &notificationsv1.ListChannelsResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.Channels = append(out.Channels, toChannel(d))
-	}
-	return out, nil
+	return &notificationsv1.ListChannelsResponse{Channels: listing.Rows(page.Docs, toChannel), NextPageToken: page.Next}, nil
 }
 
 // DeleteChannel implements notificationsv1.NotificationsServiceServer.
@@ -143,11 +139,7 @@ func (s *Server) ListDeliveries(ctx context.Context, req *notificationsv1.ListDe
 	if err != nil {
 		return nil, err
 	}
-	out := &notificationsv1.ListDeliveriesResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.Deliveries = append(out.Deliveries, toDelivery(d))
-	}
-	return out, nil
+	return &notificationsv1.ListDeliveriesResponse{Deliveries: listing.Rows(page.Docs, toDelivery), NextPageToken: page.Next}, nil
 }
 
 // mine is NotFound unless the channel exists and the caller's team may see it.
@@ -165,11 +157,8 @@ func scope(ctx context.Context, pageSize int32) (team string, size int, err erro
 	if err != nil {
 		return "", 0, err
 	}
-	if p.Team != authz.AllTeams {
-		team = authz.TeamOf(p)
-	}
 	size, err = listing.Size(pageSize)
-	return team, size, err
+	return authz.Scope(p), size, err
 }
 
 func fromProto(in *notificationsv1.Channel) domain.Channel {
@@ -202,14 +191,11 @@ func toChannel(d app.ChannelDoc) *notificationsv1.Channel {
 
 func toDelivery(d app.DeliveryDoc) *notificationsv1.Delivery {
 	b := d.Body
-	out := &notificationsv1.Delivery{
+	return &notificationsv1.Delivery{
 		Id: d.ID, ChannelId: b.ChannelID, EventId: b.EventID, EventType: b.EventType, Subject: b.EventSubject, State: b.State, Attempts: int64(b.Attempts),
 		Problem: toProblem(b.Problem), CreateTime: timestamppb.New(d.CreatedAt), Team: d.Team, Receiver: b.Receiver,
+		NextTime: rpc.Stamp(b.NextAt),
 	}
-	if at, due := b.WorkAt(); due {
-		out.NextTime = stamp(at)
-	}
-	return out
 }
 
 func toProblem(p domain.Problem) *typesv1.Problem {
@@ -217,11 +203,4 @@ func toProblem(p domain.Problem) *typesv1.Problem {
 		return nil
 	}
 	return &typesv1.Problem{Reason: p.Reason, Detail: p.Detail, Retrying: p.Retrying}
-}
-
-func stamp(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }

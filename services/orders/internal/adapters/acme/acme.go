@@ -278,7 +278,7 @@ func (c *Client) Revoke(ctx context.Context, a Account, der []byte, reason uint)
 	err = c.with(ctx, a, func(s *session) error {
 		err := s.core.Certificates.Revoke(lego.RevokeCertMessage{Certificate: base64.RawURLEncoding.EncodeToString(der), Reason: &reason})
 		var p *lego.ProblemDetails
-		if errors.As(err, &p) && p.Type == "urn:ietf:params:acme:error:alreadyRevoked" {
+		if errors.As(err, &p) && p.Type == ns+"alreadyRevoked" {
 			already = true
 			return nil
 		}

@@ -3,15 +3,15 @@ package grpc
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ordersv1 "github.com/certwright/certwright/api/certwright/orders/v1"
 	"github.com/certwright/certwright/services/orders/internal/app"
 	"github.com/certwright/certwright/services/orders/internal/domain"
-	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
+	"github.com/certwright/certwright/shared/listing"
+	"github.com/certwright/certwright/shared/rpc"
 )
 
 // Server decodes calls, hands them to the use cases, and encodes what they answer.
@@ -26,11 +26,7 @@ func (s *Server) ListOrders(ctx context.Context, r *ordersv1.ListOrdersRequest) 
 	if err != nil {
 		return nil, err
 	}
-	out := &ordersv1.ListOrdersResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.Orders = append(out.Orders, order(d))
-	}
-	return out, nil
+	return &ordersv1.ListOrdersResponse{Orders: listing.Rows(page.Docs, order), NextPageToken: page.Next}, nil
 }
 
 // GetOrder implements the RPC.
@@ -80,11 +76,7 @@ func (s *Server) ListIssuers(ctx context.Context, r *ordersv1.ListIssuersRequest
 	if err != nil {
 		return nil, err
 	}
-	out := &ordersv1.ListIssuersResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.Issuers = append(out.Issuers, issuer(d))
-	}
-	return out, nil
+	return &ordersv1.ListIssuersResponse{Issuers: listing.Rows(page.Docs, issuer), NextPageToken: page.Next}, nil
 }
 
 // DeleteIssuer implements the RPC.
@@ -103,14 +95,7 @@ func (s *Server) ListAccounts(ctx context.Context, r *ordersv1.ListAccountsReque
 	if err != nil {
 		return nil, err
 	}
-	out := &ordersv1.ListAccountsResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.Accounts = append(out.Accounts, &ordersv1.Account{
-			Id: d.ID, IssuerId: d.Body.IssuerID, Url: d.Body.URL, Contacts: d.Body.Contacts, State: string(d.Body.State), KeyThumbprint: d.Body.Thumbprint,
-			Problem: d.Body.Problem.Message(), CreateTime: timestamppb.New(d.CreatedAt), Team: d.Team,
-		})
-	}
-	return out, nil
+	return &ordersv1.ListAccountsResponse{Accounts: listing.Rows(page.Docs, account), NextPageToken: page.Next}, nil
 }
 
 // GetRenewalInfo implements the RPC.
@@ -136,8 +121,8 @@ func order(d docstore.Doc[domain.Order]) *ordersv1.Order {
 	m := &ordersv1.Order{
 		Id: d.ID, CertificateId: o.CertificateID, IntentNumber: o.IntentNumber, Team: d.Team, Owner: o.Owner, Spec: o.Spec.Message(),
 		SpecGeneration: o.SpecGeneration, State: string(o.State), Blocked: o.Blocked.Message(), Problem: o.Problem.Message(),
-		CreateTime: timestamppb.New(d.CreatedAt), UpdateTime: timestamppb.New(d.ChangedAt), GiveUpTime: stamp(o.GiveUpAt), Cause: o.Cause,
-		KeyId: o.KeyID, VersionId: o.VersionID, NextTime: stamp(d.WorkAt),
+		CreateTime: timestamppb.New(d.CreatedAt), UpdateTime: timestamppb.New(d.ChangedAt), GiveUpTime: rpc.Stamp(o.GiveUpAt), Cause: o.Cause,
+		KeyId: o.KeyID, VersionId: o.VersionID, NextTime: rpc.Stamp(d.WorkAt),
 	}
 	if o.Replaces != nil {
 		m.ReplacesVersionId = o.Replaces.VersionID
@@ -145,12 +130,12 @@ func order(d docstore.Doc[domain.Order]) *ordersv1.Order {
 	for _, a := range o.Attempts {
 		am := &ordersv1.Attempt{
 			Number: a.Number, IssuerId: a.IssuerID, AccountId: a.AccountID, State: string(a.State), Url: a.URL, Replaces: a.Replaces,
-			Problem: a.Problem.Message(), CreateTime: stamp(a.CreatedAt),
+			Problem: a.Problem.Message(), CreateTime: rpc.Stamp(a.CreatedAt),
 		}
 		for _, z := range a.Authorizations {
 			am.Authorizations = append(am.Authorizations, &ordersv1.Authorization{
 				Number: z.Number, Identifier: z.Identifier, Wildcard: z.Wildcard, State: string(z.State), ChallengeId: z.ChallengeID,
-				Problem: z.Problem.Message(), ExpireTime: stamp(z.ExpiresAt),
+				Problem: z.Problem.Message(), ExpireTime: rpc.Stamp(z.ExpiresAt),
 			})
 			if z.Action != nil {
 				m.ActionsRequired = append(m.ActionsRequired, &ordersv1.ActionRequired{
@@ -175,9 +160,9 @@ func issuer(d docstore.Doc[domain.Issuer]) *ordersv1.Issuer {
 	}
 }
 
-func stamp(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() || t.Equal(clock.Never) {
-		return nil
+func account(d docstore.Doc[app.Account]) *ordersv1.Account {
+	return &ordersv1.Account{
+		Id: d.ID, IssuerId: d.Body.IssuerID, Url: d.Body.URL, Contacts: d.Body.Contacts, State: string(d.Body.State), KeyThumbprint: d.Body.Thumbprint,
+		Problem: d.Body.Problem.Message(), CreateTime: timestamppb.New(d.CreatedAt), Team: d.Team,
 	}
-	return timestamppb.New(t)
 }

@@ -3,13 +3,11 @@ package grpc
 
 import (
 	"context"
-	"time"
-
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	renewalsv1 "github.com/certwright/certwright/api/certwright/renewals/v1"
 	"github.com/certwright/certwright/services/renewals/internal/app"
-	"github.com/certwright/certwright/shared/clock"
+	"github.com/certwright/certwright/shared/listing"
+	"github.com/certwright/certwright/shared/rpc"
 )
 
 // Server decodes calls, hands them to the use cases, and encodes what they answer.
@@ -24,11 +22,7 @@ func (s *Server) ListRenewals(ctx context.Context, r *renewalsv1.ListRenewalsReq
 	if err != nil {
 		return nil, err
 	}
-	out := &renewalsv1.ListRenewalsResponse{NextPageToken: page.Next}
-	for _, d := range page.Docs {
-		out.Renewals = append(out.Renewals, renewal(d))
-	}
-	return out, nil
+	return &renewalsv1.ListRenewalsResponse{Renewals: listing.Rows(page.Docs, renewal), NextPageToken: page.Next}, nil
 }
 
 // GetRenewal implements the RPC.
@@ -56,15 +50,8 @@ func (s *Server) ExplainRenewal(ctx context.Context, r *renewalsv1.ExplainRenewa
 func renewal(d app.Plan) *renewalsv1.Renewal {
 	p := d.Body
 	return &renewalsv1.Renewal{
-		CertificateId: d.ID, VersionId: p.Version.ID, Team: d.Team, Owner: p.Owner, State: string(p.State), DueAt: stamp(p.DueAt), Basis: string(p.Basis),
-		Explanation: p.Explanation, NotAfter: stamp(p.Version.NotAfter), WindowStart: stamp(p.ARI.WindowStart), WindowEnd: stamp(p.ARI.WindowEnd),
-		AriCheckAt: stamp(p.ARIAt()), OrderId: p.OpenOrder(), Failures: p.Failed, Names: p.Version.Names,
+		CertificateId: d.ID, VersionId: p.Version.ID, Team: d.Team, Owner: p.Owner, State: string(p.State), DueAt: rpc.Stamp(p.DueAt), Basis: string(p.Basis),
+		Explanation: p.Explanation, NotAfter: rpc.Stamp(p.Version.NotAfter), WindowStart: rpc.Stamp(p.ARI.WindowStart), WindowEnd: rpc.Stamp(p.ARI.WindowEnd),
+		AriCheckAt: rpc.Stamp(p.ARIAt()), OrderId: p.OpenOrder(), Failures: p.Failed, Names: p.Version.Names,
 	}
-}
-
-func stamp(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() || t.Equal(clock.Never) {
-		return nil
-	}
-	return timestamppb.New(t)
 }
