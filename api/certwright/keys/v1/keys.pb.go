@@ -503,8 +503,14 @@ func (x *ReleaseResponse) GetSealedPkcs8() []byte {
 }
 
 type ExportKeyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	KeyId         string                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	KeyId string                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// PEM (default) or DER: the key alone, PKCS#8. PKCS12, PKCS12_LEGACY (3DES and SHA-1, for old readers) or JKS: with certificate and chain.
+	Format string `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
+	// Password of a keystore: needed there, at least 6 characters for JKS. Write-only.
+	Password string `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"`
+	// Alias of the entry in a JKS, default "certificate".
+	Alias         string `protobuf:"bytes,4,opt,name=alias,proto3" json:"alias,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -546,9 +552,33 @@ func (x *ExportKeyRequest) GetKeyId() string {
 	return ""
 }
 
+func (x *ExportKeyRequest) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+func (x *ExportKeyRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *ExportKeyRequest) GetAlias() string {
+	if x != nil {
+		return x.Alias
+	}
+	return ""
+}
+
 type ExportKeyResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PrivateKeyPem string                 `protobuf:"bytes,1,opt,name=private_key_pem,json=privateKeyPem,proto3" json:"private_key_pem,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For PEM.
+	PrivateKeyPem string `protobuf:"bytes,1,opt,name=private_key_pem,json=privateKeyPem,proto3" json:"private_key_pem,omitempty"`
+	// For every other format: the file.
+	Content       []byte `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -590,6 +620,102 @@ func (x *ExportKeyResponse) GetPrivateKeyPem() string {
 	return ""
 }
 
+func (x *ExportKeyResponse) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+type GetCSRRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyId         string                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCSRRequest) Reset() {
+	*x = GetCSRRequest{}
+	mi := &file_certwright_keys_v1_keys_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCSRRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCSRRequest) ProtoMessage() {}
+
+func (x *GetCSRRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_keys_v1_keys_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCSRRequest.ProtoReflect.Descriptor instead.
+func (*GetCSRRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_keys_v1_keys_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetCSRRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+type GetCSRResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PKCS#10.
+	CsrPem        string `protobuf:"bytes,1,opt,name=csr_pem,json=csrPem,proto3" json:"csr_pem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCSRResponse) Reset() {
+	*x = GetCSRResponse{}
+	mi := &file_certwright_keys_v1_keys_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCSRResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCSRResponse) ProtoMessage() {}
+
+func (x *GetCSRResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_keys_v1_keys_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCSRResponse.ProtoReflect.Descriptor instead.
+func (*GetCSRResponse) Descriptor() ([]byte, []int) {
+	return file_certwright_keys_v1_keys_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetCSRResponse) GetCsrPem() string {
+	if x != nil {
+		return x.CsrPem
+	}
+	return ""
+}
+
 type ListKeysRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	PageSize  int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -602,7 +728,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_certwright_keys_v1_keys_proto_msgTypes[9]
+	mi := &file_certwright_keys_v1_keys_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +740,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_keys_v1_keys_proto_msgTypes[9]
+	mi := &file_certwright_keys_v1_keys_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +753,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_keys_v1_keys_proto_rawDescGZIP(), []int{9}
+	return file_certwright_keys_v1_keys_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListKeysRequest) GetPageSize() int32 {
@@ -661,7 +787,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_certwright_keys_v1_keys_proto_msgTypes[10]
+	mi := &file_certwright_keys_v1_keys_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +799,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_keys_v1_keys_proto_msgTypes[10]
+	mi := &file_certwright_keys_v1_keys_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +812,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_keys_v1_keys_proto_rawDescGZIP(), []int{10}
+	return file_certwright_keys_v1_keys_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -745,11 +871,19 @@ const file_certwright_keys_v1_keys_proto_rawDesc = "" +
 	"\rdeployment_id\x18\x02 \x01(\tR\fdeploymentId\x12.\n" +
 	"\x13receiver_public_key\x18\x03 \x01(\fR\x11receiverPublicKey\"4\n" +
 	"\x0fReleaseResponse\x12!\n" +
-	"\fsealed_pkcs8\x18\x01 \x01(\fR\vsealedPkcs8\")\n" +
+	"\fsealed_pkcs8\x18\x01 \x01(\fR\vsealedPkcs8\"s\n" +
 	"\x10ExportKeyRequest\x12\x15\n" +
-	"\x06key_id\x18\x01 \x01(\tR\x05keyId\";\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x16\n" +
+	"\x06format\x18\x02 \x01(\tR\x06format\x12\x1a\n" +
+	"\bpassword\x18\x03 \x01(\tR\bpassword\x12\x14\n" +
+	"\x05alias\x18\x04 \x01(\tR\x05alias\"U\n" +
 	"\x11ExportKeyResponse\x12&\n" +
-	"\x0fprivate_key_pem\x18\x01 \x01(\tR\rprivateKeyPem\"e\n" +
+	"\x0fprivate_key_pem\x18\x01 \x01(\tR\rprivateKeyPem\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"&\n" +
+	"\rGetCSRRequest\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\")\n" +
+	"\x0eGetCSRResponse\x12\x17\n" +
+	"\acsr_pem\x18\x01 \x01(\tR\x06csrPem\"e\n" +
 	"\x0fListKeysRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -757,7 +891,7 @@ const file_certwright_keys_v1_keys_proto_rawDesc = "" +
 	"\x06filter\x18\x03 \x01(\tR\x06filter\"g\n" +
 	"\x10ListKeysResponse\x12+\n" +
 	"\x04keys\x18\x01 \x03(\v2\x17.certwright.keys.v1.KeyR\x04keys\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x83\x05\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x82\x06\n" +
 	"\vKeysService\x12r\n" +
 	"\tEnsureCSR\x12$.certwright.keys.v1.EnsureCSRRequest\x1a%.certwright.keys.v1.EnsureCSRResponse\"\x18\x8a\xb5\x18\x14\n" +
 	"\bkeys.use\x1a\x06orders \x01\x12\x81\x01\n" +
@@ -766,7 +900,9 @@ const file_certwright_keys_v1_keys_proto_rawDesc = "" +
 	"\aRelease\x12\".certwright.keys.v1.ReleaseRequest\x1a#.certwright.keys.v1.ReleaseResponse\"\x1d\x8a\xb5\x18\x19\n" +
 	"\vkeys.export\x1a\bdeployer \x01\x12\x90\x01\n" +
 	"\tExportKey\x12$.certwright.keys.v1.ExportKeyRequest\x1a%.certwright.keys.v1.ExportKeyResponse\"6\x8a\xb5\x18\x0f\n" +
-	"\vkeys.export \x01\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/keys/{key_id}:export\x12v\n" +
+	"\vkeys.export \x01\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/keys/{key_id}:export\x12}\n" +
+	"\x06GetCSR\x12!.certwright.keys.v1.GetCSRRequest\x1a\".certwright.keys.v1.GetCSRResponse\",\x8a\xb5\x18\v\n" +
+	"\tkeys.read\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/keys/{key_id}/csr\x12v\n" +
 	"\bListKeys\x12#.certwright.keys.v1.ListKeysRequest\x1a$.certwright.keys.v1.ListKeysResponse\"\x1f\x8a\xb5\x18\v\n" +
 	"\tkeys.read\x82\xd3\xe4\x93\x02\n" +
 	"\x12\b/v1/keysB@Z>github.com/certwright/certwright/api/certwright/keys/v1;keysv1b\x06proto3"
@@ -783,7 +919,7 @@ func file_certwright_keys_v1_keys_proto_rawDescGZIP() []byte {
 	return file_certwright_keys_v1_keys_proto_rawDescData
 }
 
-var file_certwright_keys_v1_keys_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_certwright_keys_v1_keys_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_certwright_keys_v1_keys_proto_goTypes = []any{
 	(*Key)(nil),                    // 0: certwright.keys.v1.Key
 	(*EnsureCSRRequest)(nil),       // 1: certwright.keys.v1.EnsureCSRRequest
@@ -794,25 +930,29 @@ var file_certwright_keys_v1_keys_proto_goTypes = []any{
 	(*ReleaseResponse)(nil),        // 6: certwright.keys.v1.ReleaseResponse
 	(*ExportKeyRequest)(nil),       // 7: certwright.keys.v1.ExportKeyRequest
 	(*ExportKeyResponse)(nil),      // 8: certwright.keys.v1.ExportKeyResponse
-	(*ListKeysRequest)(nil),        // 9: certwright.keys.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 10: certwright.keys.v1.ListKeysResponse
-	(*timestamppb.Timestamp)(nil),  // 11: google.protobuf.Timestamp
+	(*GetCSRRequest)(nil),          // 9: certwright.keys.v1.GetCSRRequest
+	(*GetCSRResponse)(nil),         // 10: certwright.keys.v1.GetCSRResponse
+	(*ListKeysRequest)(nil),        // 11: certwright.keys.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),       // 12: certwright.keys.v1.ListKeysResponse
+	(*timestamppb.Timestamp)(nil),  // 13: google.protobuf.Timestamp
 }
 var file_certwright_keys_v1_keys_proto_depIdxs = []int32{
-	11, // 0: certwright.keys.v1.Key.create_time:type_name -> google.protobuf.Timestamp
+	13, // 0: certwright.keys.v1.Key.create_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: certwright.keys.v1.ListKeysResponse.keys:type_name -> certwright.keys.v1.Key
 	1,  // 2: certwright.keys.v1.KeysService.EnsureCSR:input_type -> certwright.keys.v1.EnsureCSRRequest
 	3,  // 3: certwright.keys.v1.KeysService.SignRevocation:input_type -> certwright.keys.v1.SignRevocationRequest
 	5,  // 4: certwright.keys.v1.KeysService.Release:input_type -> certwright.keys.v1.ReleaseRequest
 	7,  // 5: certwright.keys.v1.KeysService.ExportKey:input_type -> certwright.keys.v1.ExportKeyRequest
-	9,  // 6: certwright.keys.v1.KeysService.ListKeys:input_type -> certwright.keys.v1.ListKeysRequest
-	2,  // 7: certwright.keys.v1.KeysService.EnsureCSR:output_type -> certwright.keys.v1.EnsureCSRResponse
-	4,  // 8: certwright.keys.v1.KeysService.SignRevocation:output_type -> certwright.keys.v1.SignRevocationResponse
-	6,  // 9: certwright.keys.v1.KeysService.Release:output_type -> certwright.keys.v1.ReleaseResponse
-	8,  // 10: certwright.keys.v1.KeysService.ExportKey:output_type -> certwright.keys.v1.ExportKeyResponse
-	10, // 11: certwright.keys.v1.KeysService.ListKeys:output_type -> certwright.keys.v1.ListKeysResponse
-	7,  // [7:12] is the sub-list for method output_type
-	2,  // [2:7] is the sub-list for method input_type
+	9,  // 6: certwright.keys.v1.KeysService.GetCSR:input_type -> certwright.keys.v1.GetCSRRequest
+	11, // 7: certwright.keys.v1.KeysService.ListKeys:input_type -> certwright.keys.v1.ListKeysRequest
+	2,  // 8: certwright.keys.v1.KeysService.EnsureCSR:output_type -> certwright.keys.v1.EnsureCSRResponse
+	4,  // 9: certwright.keys.v1.KeysService.SignRevocation:output_type -> certwright.keys.v1.SignRevocationResponse
+	6,  // 10: certwright.keys.v1.KeysService.Release:output_type -> certwright.keys.v1.ReleaseResponse
+	8,  // 11: certwright.keys.v1.KeysService.ExportKey:output_type -> certwright.keys.v1.ExportKeyResponse
+	10, // 12: certwright.keys.v1.KeysService.GetCSR:output_type -> certwright.keys.v1.GetCSRResponse
+	12, // 13: certwright.keys.v1.KeysService.ListKeys:output_type -> certwright.keys.v1.ListKeysResponse
+	8,  // [8:14] is the sub-list for method output_type
+	2,  // [2:8] is the sub-list for method input_type
 	2,  // [2:2] is the sub-list for extension type_name
 	2,  // [2:2] is the sub-list for extension extendee
 	0,  // [0:2] is the sub-list for field type_name
@@ -829,7 +969,7 @@ func file_certwright_keys_v1_keys_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_certwright_keys_v1_keys_proto_rawDesc), len(file_certwright_keys_v1_keys_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

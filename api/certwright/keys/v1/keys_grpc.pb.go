@@ -25,6 +25,7 @@ const (
 	KeysService_SignRevocation_FullMethodName = "/certwright.keys.v1.KeysService/SignRevocation"
 	KeysService_Release_FullMethodName        = "/certwright.keys.v1.KeysService/Release"
 	KeysService_ExportKey_FullMethodName      = "/certwright.keys.v1.KeysService/ExportKey"
+	KeysService_GetCSR_FullMethodName         = "/certwright.keys.v1.KeysService/GetCSR"
 	KeysService_ListKeys_FullMethodName       = "/certwright.keys.v1.KeysService/ListKeys"
 )
 
@@ -40,8 +41,10 @@ type KeysServiceClient interface {
 	SignRevocation(ctx context.Context, in *SignRevocationRequest, opts ...grpc.CallOption) (*SignRevocationResponse, error)
 	// The key of a version, sealed to the receiver's X25519 public key. Audited.
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
-	// The key of a certificate's version as PEM, for a person with the right to export. Audited.
+	// The key of a certificate's version, alone or in a keystore with its certificate and chain, for a person with the right to export. Audited.
 	ExportKey(ctx context.Context, in *ExportKeyRequest, opts ...grpc.CallOption) (*ExportKeyResponse, error)
+	// The CSR that the key was made for.
+	GetCSR(ctx context.Context, in *GetCSRRequest, opts ...grpc.CallOption) (*GetCSRResponse, error)
 	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
 }
 
@@ -93,6 +96,16 @@ func (c *keysServiceClient) ExportKey(ctx context.Context, in *ExportKeyRequest,
 	return out, nil
 }
 
+func (c *keysServiceClient) GetCSR(ctx context.Context, in *GetCSRRequest, opts ...grpc.CallOption) (*GetCSRResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCSRResponse)
+	err := c.cc.Invoke(ctx, KeysService_GetCSR_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *keysServiceClient) ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListKeysResponse)
@@ -115,8 +128,10 @@ type KeysServiceServer interface {
 	SignRevocation(context.Context, *SignRevocationRequest) (*SignRevocationResponse, error)
 	// The key of a version, sealed to the receiver's X25519 public key. Audited.
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
-	// The key of a certificate's version as PEM, for a person with the right to export. Audited.
+	// The key of a certificate's version, alone or in a keystore with its certificate and chain, for a person with the right to export. Audited.
 	ExportKey(context.Context, *ExportKeyRequest) (*ExportKeyResponse, error)
+	// The CSR that the key was made for.
+	GetCSR(context.Context, *GetCSRRequest) (*GetCSRResponse, error)
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
 	mustEmbedUnimplementedKeysServiceServer()
 }
@@ -139,6 +154,9 @@ func (UnimplementedKeysServiceServer) Release(context.Context, *ReleaseRequest) 
 }
 func (UnimplementedKeysServiceServer) ExportKey(context.Context, *ExportKeyRequest) (*ExportKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExportKey not implemented")
+}
+func (UnimplementedKeysServiceServer) GetCSR(context.Context, *GetCSRRequest) (*GetCSRResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCSR not implemented")
 }
 func (UnimplementedKeysServiceServer) ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListKeys not implemented")
@@ -236,6 +254,24 @@ func _KeysService_ExportKey_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _KeysService_GetCSR_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCSRRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeysServiceServer).GetCSR(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: KeysService_GetCSR_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeysServiceServer).GetCSR(ctx, req.(*GetCSRRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _KeysService_ListKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListKeysRequest)
 	if err := dec(in); err != nil {
@@ -276,6 +312,10 @@ var KeysService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ExportKey",
 			Handler:    _KeysService_ExportKey_Handler,
+		},
+		{
+			MethodName: "GetCSR",
+			Handler:    _KeysService_GetCSR_Handler,
 		},
 		{
 			MethodName: "ListKeys",

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"software.sslmate.com/src/go-pkcs12"
 
 	certificateeventsv1 "github.com/certwright/certwright/api/certwright/events/certificate/v1"
 	ordereventsv1 "github.com/certwright/certwright/api/certwright/events/order/v1"
@@ -25,6 +28,7 @@ import (
 	typesv1 "github.com/certwright/certwright/api/certwright/types/v1"
 	"github.com/certwright/certwright/services/keys/internal/app"
 	"github.com/certwright/certwright/services/keys/internal/domain"
+	"github.com/certwright/certwright/services/keys/internal/material"
 	"github.com/certwright/certwright/services/keys/internal/transport/consumer"
 	"github.com/certwright/certwright/shared/bus"
 	"github.com/certwright/certwright/shared/clock"
@@ -33,6 +37,7 @@ import (
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/seal"
+	"github.com/certwright/certwright/shared/secret"
 	"github.com/certwright/certwright/shared/testkit"
 )
 
@@ -267,12 +272,12 @@ func TestExportIsForTheTeam(t *testing.T) {
 	f := setup(t)
 	f.ensure(1)
 	ours := func(team string) bool { return team == "web" }
-	_, err := f.Export(t.Context(), "key_1", "user:u", ours)
+	_, err := f.Export(t.Context(), "key_1", material.Export{}, "user:u", ours)
 	require.Equal(t, "KEY_NOT_ACTIVE", errs.ReasonOf(err))
 	f.tell(added(1, "current"))
-	_, err = f.Export(t.Context(), "key_1", "user:u", func(string) bool { return false })
+	_, err = f.Export(t.Context(), "key_1", material.Export{}, "user:u", func(string) bool { return false })
 	require.Equal(t, "KEY_NOT_FOUND", errs.ReasonOf(err))
-	text, err := f.Export(t.Context(), "key_1", "user:u", ours)
+	text, err := f.Export(t.Context(), "key_1", material.Export{}, "user:u", ours)
 	require.NoError(t, err)
 	block, _ := pem.Decode(text.RevealBytes())
 	require.Equal(t, "PRIVATE KEY", block.Type)
@@ -286,7 +291,7 @@ func TestNoKeyIsStoredOrToldInTheClear(t *testing.T) {
 	f := setup(t)
 	d := f.ensure(1)
 	f.tell(added(1, "current"))
-	text, err := f.Export(t.Context(), "key_1", "user:u", func(string) bool { return true })
+	text, err := f.Export(t.Context(), "key_1", material.Export{}, "user:u", func(string) bool { return true })
 	require.NoError(t, err)
 	block, _ := pem.Decode(text.RevealBytes())
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
@@ -422,4 +427,45 @@ func TestListFilters(t *testing.T) {
 			require.Empty(t, cmp.Diff(tt.want, ids))
 		})
 	}
+}
+
+func TestAKeystoreHasTheChainOfTheVersion(t *testing.T) {
+	f := setup(t)
+	f.ensure(1)
+	f.tell(added(1, "current"))
+	ask := func(e material.Export) (secret.Value, error) {
+		return f.Export(t.Context(), "key_1", e, "user:u", func(string) bool { return true })
+	}
+	e := material.Export{Format: material.FormatPKCS12, Password: secret.New("correct horse")}
+	f.inventory.err = errs.New(errs.Unavailable, "", "inventory is away")
+	_, err := ask(e)
+	require.Equal(t, errs.Unavailable, errs.KindOf(err))
+	f.inventory.err = nil
+
+	d, err := f.Keys.Get(t.Context(), "key_1")
+	require.NoError(t, err)
+	require.Zero(t, d.Body.Releases, "nothing has left")
+	pkcs8, err := f.Sealer.Open(t.Context(), seal.Sealed(d.Body.Sealed), []byte("key_1"))
+	require.NoError(t, err)
+	key, err := material.Parse(pkcs8)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"a.example"}}
+	leaf, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	f.inventory.status["ver_1"] = &inventoryv1.VersionStatus{ChainDer: [][]byte{leaf}}
+	file, err := ask(e)
+	require.NoError(t, err)
+	_, got, _, err := pkcs12.DecodeChain(file.RevealBytes(), "correct horse")
+	require.NoError(t, err)
+	require.Equal(t, leaf, got.Raw)
+	require.Contains(t, f.told(), "key.released")
+
+	der, err := ask(material.Export{Format: material.FormatDER})
+	require.NoError(t, err)
+	require.Equal(t, pkcs8, der.RevealBytes())
+	csr, err := f.CSR(t.Context(), "key_1", func(string) bool { return true })
+	require.NoError(t, err)
+	require.Equal(t, d.Body.CSR, csr)
+	_, err = f.CSR(t.Context(), "key_1", func(string) bool { return false })
+	require.Equal(t, "KEY_NOT_FOUND", errs.ReasonOf(err))
 }

@@ -1,11 +1,13 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	inventoryv1 "github.com/certwright/certwright/api/certwright/inventory/v1"
 	"github.com/certwright/certwright/services/keys/internal/domain"
 	"github.com/certwright/certwright/services/keys/internal/material"
 	"github.com/certwright/certwright/shared/errs"
@@ -39,8 +41,12 @@ func (a *App) Release(ctx context.Context, keyID, deploymentID string, receiver 
 	return sealed, a.released(ctx, keyID, "deployment:"+deploymentID, "deployment", (*domain.Key).Deployable)
 }
 
-// Export returns the key as PEM (PKCS#8) for a person, counts it and tells it. Precondition KEY_NOT_ACTIVE or KEY_DESTROYED.
-func (a *App) Export(ctx context.Context, keyID, principal string, inTeam func(team string) bool) (secret.Value, error) {
+// Export returns a file with the key for a person: alone, or in a keystore with the certificate and chain that inventory has of its version. It counts
+// and tells it. Invalid EXPORT_INVALID; Precondition KEY_NOT_ACTIVE or KEY_DESTROYED.
+func (a *App) Export(ctx context.Context, keyID string, e material.Export, principal string, inTeam func(team string) bool) (secret.Value, error) {
+	if err := e.Validate(); err != nil {
+		return secret.Value{}, err
+	}
 	d, err := a.get(ctx, keyID, inTeam)
 	if err != nil {
 		return secret.Value{}, err
@@ -48,15 +54,42 @@ func (a *App) Export(ctx context.Context, keyID, principal string, inTeam func(t
 	if err := d.Body.Exportable(keyID); err != nil {
 		return secret.Value{}, err
 	}
+	var chain [][]byte
+	if e.Keystore() {
+		v, err := a.Inventory.GetVersionStatus(ctx, &inventoryv1.GetVersionStatusRequest{VersionId: d.Body.VersionID})
+		if err != nil {
+			return secret.Value{}, err
+		}
+		chain = v.GetChainDer()
+	}
 	pkcs8, err := a.open(ctx, d)
 	if err != nil {
 		return secret.Value{}, err
 	}
 	defer clear(pkcs8)
-	text := material.PEM(pkcs8)
-	defer clear(text)
-	out := secret.NewBytes(text)
+	file, err := encode(e, pkcs8, chain, a.Clock.Now())
+	if err != nil {
+		return secret.Value{}, err
+	}
+	defer clear(file)
+	out := secret.NewBytes(file)
 	return out, a.released(ctx, keyID, principal, "export", (*domain.Key).Exportable)
+}
+
+func encode(e material.Export, pkcs8 []byte, chain [][]byte, now time.Time) ([]byte, error) {
+	switch e.Format {
+	case material.FormatPEM:
+		return material.PEM(pkcs8), nil
+	case material.FormatDER:
+		return bytes.Clone(pkcs8), nil
+	}
+	return material.Keystore(e, pkcs8, chain, now)
+}
+
+// CSR returns the request that the key was made for, DER.
+func (a *App) CSR(ctx context.Context, keyID string, inTeam func(team string) bool) ([]byte, error) {
+	d, err := a.get(ctx, keyID, inTeam)
+	return d.Body.CSR, err
 }
 
 func (a *App) released(ctx context.Context, keyID, receiver, purpose string, allowed func(*domain.Key, string) error) error {

@@ -3,16 +3,19 @@ package grpc
 
 import (
 	"context"
+	"encoding/pem"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	keysv1 "github.com/certwright/certwright/api/certwright/keys/v1"
 	"github.com/certwright/certwright/services/keys/internal/app"
 	"github.com/certwright/certwright/services/keys/internal/domain"
+	"github.com/certwright/certwright/services/keys/internal/material"
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/listing"
+	"github.com/certwright/certwright/shared/secret"
 )
 
 // Server implements keysv1.KeysServiceServer.
@@ -60,17 +63,38 @@ func (s *Server) Release(ctx context.Context, r *keysv1.ReleaseRequest) (*keysv1
 	return &keysv1.ReleaseResponse{SealedPkcs8: sealed}, nil
 }
 
-// ExportKey answers a key as PEM, for a person.
+// ExportKey answers a key, alone or in a keystore, for a person.
 func (s *Server) ExportKey(ctx context.Context, r *keysv1.ExportKeyRequest) (*keysv1.ExportKeyResponse, error) {
 	p, err := authz.Require(ctx)
 	if err != nil {
 		return nil, err
 	}
-	text, err := s.App.Export(ctx, r.GetKeyId(), p.Subject, func(team string) bool { return authz.InTeam(p, team) })
+	e := material.Export{Format: r.GetFormat(), Password: secret.New(r.GetPassword()), Alias: r.GetAlias()}
+	file, err := s.App.Export(ctx, r.GetKeyId(), e, p.Subject, inTeam(p))
 	if err != nil {
 		return nil, err
 	}
-	return &keysv1.ExportKeyResponse{PrivateKeyPem: text.Reveal()}, nil
+	if e.Format == "" || e.Format == material.FormatPEM {
+		return &keysv1.ExportKeyResponse{PrivateKeyPem: file.Reveal()}, nil
+	}
+	return &keysv1.ExportKeyResponse{Content: file.RevealBytes()}, nil
+}
+
+// GetCSR answers the CSR of a key.
+func (s *Server) GetCSR(ctx context.Context, r *keysv1.GetCSRRequest) (*keysv1.GetCSRResponse, error) {
+	p, err := authz.Require(ctx)
+	if err != nil {
+		return nil, err
+	}
+	der, err := s.App.CSR(ctx, r.GetKeyId(), inTeam(p))
+	if err != nil {
+		return nil, err
+	}
+	return &keysv1.GetCSRResponse{CsrPem: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))}, nil
+}
+
+func inTeam(p authz.Principal) func(team string) bool {
+	return func(team string) bool { return authz.InTeam(p, team) }
 }
 
 // ListKeys lists what is known of keys; no key is in it.
