@@ -56,7 +56,7 @@ func (a *app) certificates() *cobra.Command {
 			filter{flag: "expires-before", field: "expires_before", usage: "only those that end before this `moment` (2027-01-31), or within this time (30d)", kind: moment},
 		),
 		about(a, k, "get ID|NAME", "Show a certificate", "", nil, a.showCertificate),
-		a.listVersions(), a.renewCertificate(), a.revokeCertificate(k), a.exportCertificate(), a.deleteCertificate(k),
+		a.updateCertificate(), a.listVersions(), a.renewCertificate(), a.revokeCertificate(k), a.exportCertificate(), a.deleteCertificate(k),
 	)
 	for _, c := range g.Commands() {
 		if c.Name() != "request" && c.Name() != "list" {
