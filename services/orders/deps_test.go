@@ -9,8 +9,8 @@ import (
 func TestDependenciesPointInward(t *testing.T) {
 	const base = "github.com/certwright/certwright/"
 	const here = base + "services/orders/internal/"
-	depstest.Only(t, "./internal/domain", []string{base + "shared/errs", base + "api/certwright/events", base + "api/certwright/types", "google.golang.org/protobuf"},
-		"the domain is rules alone: the standard library, classified errors, and the facts that it tells")
+	depstest.Only(t, "./internal/domain", []string{base + "shared/errs", base + "api/certwright/events", base + "api/certwright/types", "google.golang.org/protobuf", "golang.org/x/net/publicsuffix"},
+		"the domain is rules alone: the standard library, classified errors, the facts that it tells, and the table of public suffixes")
 	depstest.Check(t, map[string][]string{"./internal/domain": {"google.golang.org/grpc", "github.com/go-acme", "go.mongodb.org", "github.com/nats-io"}},
 		"the domain knows no network")
 	depstest.Check(t, map[string][]string{"./internal/app": {here + "transport"}, "./internal/adapters/...": {here + "app", here + "transport"}},

@@ -33,10 +33,14 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	metrics, err := app.NewMetrics(p.Meter)
+	if err != nil {
+		return err
+	}
 	a := &app.App{
 		Stores: stores, CA: acme.New(p.Clock, "certwright/"+cfg.Version), Keys: keysv1.NewKeysServiceClient(p.Peer("keys")),
 		Inventory: inventoryv1.NewInventoryServiceClient(p.Peer("inventory")), Sealer: sealer, Clock: p.Clock, Logger: p.Logger, Epoch: p.Store.Epoch(),
-		ARIMinRetry: cfg.ariMinRetry(),
+		ARIMinRetry: cfg.ariMinRetry(), Metrics: metrics,
 	}
 	ordersv1.RegisterOrdersServiceServer(p.Server, &grpc.Server{App: a})
 	if err := p.Bus.Consume(consumer.New(a)); err != nil {
@@ -51,6 +55,8 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 		Concurrency: 8,
 	}).Run)
 	p.Every("request sweep", time.Hour, stores.Requests.Sweep)
+	p.Every("budget sweep", time.Hour, a.SweepBudgets)
+	p.Every("budget report", time.Minute, a.ReportBudgets)
 	return p.Serve(ctx)
 }
 
@@ -66,6 +72,9 @@ func open(ctx context.Context, o *outbox.Outbox) (s app.Stores, err error) {
 		return s, err
 	}
 	if s.Revocations, err = outbox.Open[domain.Revocation](ctx, o, revocations); err != nil {
+		return s, err
+	}
+	if s.Budgets, err = outbox.Open[domain.Bucket](ctx, o, app.BudgetSpec()); err != nil {
 		return s, err
 	}
 	s.Requests, err = once.Open(ctx, o)

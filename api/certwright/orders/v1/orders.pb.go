@@ -14,6 +14,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -633,7 +634,9 @@ type AcmeIssuer struct {
 	// RSA_2048, …, ECDSA_P256 (default), ECDSA_P384.
 	AccountKeyAlgorithm string `protobuf:"bytes,6,opt,name=account_key_algorithm,json=accountKeyAlgorithm,proto3" json:"account_key_algorithm,omitempty"`
 	// Default profile of certificates without one.
-	Profile       string `protobuf:"bytes,7,opt,name=profile,proto3" json:"profile,omitempty"`
+	Profile string `protobuf:"bytes,7,opt,name=profile,proto3" json:"profile,omitempty"`
+	// What the CA allows an account; empty: the preset of a known directory, else no limits. Given ones take the preset's place as a whole.
+	Limits        []*IssuerLimit `protobuf:"bytes,8,rep,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -717,6 +720,86 @@ func (x *AcmeIssuer) GetProfile() string {
 	return ""
 }
 
+func (x *AcmeIssuer) GetLimits() []*IssuerLimit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// IssuerLimit is one published limit of a CA: a bucket of tokens that refills evenly.
+type IssuerLimit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// orders_per_account, certificates_per_registered_domain, certificates_per_exact_set or failed_authorizations_per_identifier.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// How many at once, 1 to 1000000.
+	Capacity int64 `protobuf:"varint,2,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// In which time an empty bucket refills, 1s to 366 days.
+	Period *durationpb.Duration `protobuf:"bytes,3,opt,name=period,proto3" json:"period,omitempty"`
+	// What the CA does not count: ari (an order that it takes as the replacement of a certificate), renewal (the same names as the version to be replaced).
+	Exempt        []string `protobuf:"bytes,4,rep,name=exempt,proto3" json:"exempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssuerLimit) Reset() {
+	*x = IssuerLimit{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssuerLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssuerLimit) ProtoMessage() {}
+
+func (x *IssuerLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssuerLimit.ProtoReflect.Descriptor instead.
+func (*IssuerLimit) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *IssuerLimit) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *IssuerLimit) GetCapacity() int64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *IssuerLimit) GetPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.Period
+	}
+	return nil
+}
+
+func (x *IssuerLimit) GetExempt() []string {
+	if x != nil {
+		return x.Exempt
+	}
+	return nil
+}
+
 // Account is an ACME account.
 type Account struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -737,7 +820,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[6]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +832,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[6]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +845,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{6}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Account) GetId() string {
@@ -840,7 +923,7 @@ type ListOrdersRequest struct {
 
 func (x *ListOrdersRequest) Reset() {
 	*x = ListOrdersRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[7]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +935,7 @@ func (x *ListOrdersRequest) String() string {
 func (*ListOrdersRequest) ProtoMessage() {}
 
 func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[7]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +948,7 @@ func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{7}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListOrdersRequest) GetPageSize() int32 {
@@ -899,7 +982,7 @@ type ListOrdersResponse struct {
 
 func (x *ListOrdersResponse) Reset() {
 	*x = ListOrdersResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[8]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +994,7 @@ func (x *ListOrdersResponse) String() string {
 func (*ListOrdersResponse) ProtoMessage() {}
 
 func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[8]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1007,7 @@ func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{8}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListOrdersResponse) GetOrders() []*Order {
@@ -950,7 +1033,7 @@ type GetOrderRequest struct {
 
 func (x *GetOrderRequest) Reset() {
 	*x = GetOrderRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[9]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1045,7 @@ func (x *GetOrderRequest) String() string {
 func (*GetOrderRequest) ProtoMessage() {}
 
 func (x *GetOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[9]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1058,7 @@ func (x *GetOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOrderRequest.ProtoReflect.Descriptor instead.
 func (*GetOrderRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{9}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetOrderRequest) GetId() string {
@@ -994,7 +1077,7 @@ type RetryOrderRequest struct {
 
 func (x *RetryOrderRequest) Reset() {
 	*x = RetryOrderRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[10]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1089,7 @@ func (x *RetryOrderRequest) String() string {
 func (*RetryOrderRequest) ProtoMessage() {}
 
 func (x *RetryOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[10]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1102,7 @@ func (x *RetryOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryOrderRequest.ProtoReflect.Descriptor instead.
 func (*RetryOrderRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{10}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RetryOrderRequest) GetId() string {
@@ -1042,7 +1125,7 @@ type RetryOrderResponse struct {
 
 func (x *RetryOrderResponse) Reset() {
 	*x = RetryOrderResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[11]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1137,7 @@ func (x *RetryOrderResponse) String() string {
 func (*RetryOrderResponse) ProtoMessage() {}
 
 func (x *RetryOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[11]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1150,7 @@ func (x *RetryOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryOrderResponse.ProtoReflect.Descriptor instead.
 func (*RetryOrderResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{11}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RetryOrderResponse) GetOrderId() string {
@@ -1100,7 +1183,7 @@ type CancelOrderRequest struct {
 
 func (x *CancelOrderRequest) Reset() {
 	*x = CancelOrderRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[12]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1195,7 @@ func (x *CancelOrderRequest) String() string {
 func (*CancelOrderRequest) ProtoMessage() {}
 
 func (x *CancelOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[12]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1208,7 @@ func (x *CancelOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOrderRequest.ProtoReflect.Descriptor instead.
 func (*CancelOrderRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{12}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelOrderRequest) GetId() string {
@@ -1145,7 +1228,7 @@ type CreateIssuerRequest struct {
 
 func (x *CreateIssuerRequest) Reset() {
 	*x = CreateIssuerRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[13]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1240,7 @@ func (x *CreateIssuerRequest) String() string {
 func (*CreateIssuerRequest) ProtoMessage() {}
 
 func (x *CreateIssuerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[13]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1253,7 @@ func (x *CreateIssuerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateIssuerRequest.ProtoReflect.Descriptor instead.
 func (*CreateIssuerRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{13}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateIssuerRequest) GetRequestId() string {
@@ -1197,7 +1280,7 @@ type GetIssuerRequest struct {
 
 func (x *GetIssuerRequest) Reset() {
 	*x = GetIssuerRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[14]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1292,7 @@ func (x *GetIssuerRequest) String() string {
 func (*GetIssuerRequest) ProtoMessage() {}
 
 func (x *GetIssuerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[14]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1305,7 @@ func (x *GetIssuerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetIssuerRequest.ProtoReflect.Descriptor instead.
 func (*GetIssuerRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{14}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetIssuerRequest) GetId() string {
@@ -1242,7 +1325,7 @@ type ListIssuersRequest struct {
 
 func (x *ListIssuersRequest) Reset() {
 	*x = ListIssuersRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[15]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1337,7 @@ func (x *ListIssuersRequest) String() string {
 func (*ListIssuersRequest) ProtoMessage() {}
 
 func (x *ListIssuersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[15]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1350,7 @@ func (x *ListIssuersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIssuersRequest.ProtoReflect.Descriptor instead.
 func (*ListIssuersRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{15}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListIssuersRequest) GetPageSize() int32 {
@@ -1294,7 +1377,7 @@ type ListIssuersResponse struct {
 
 func (x *ListIssuersResponse) Reset() {
 	*x = ListIssuersResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[16]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1389,7 @@ func (x *ListIssuersResponse) String() string {
 func (*ListIssuersResponse) ProtoMessage() {}
 
 func (x *ListIssuersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[16]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1402,7 @@ func (x *ListIssuersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIssuersResponse.ProtoReflect.Descriptor instead.
 func (*ListIssuersResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{16}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListIssuersResponse) GetIssuers() []*Issuer {
@@ -1345,7 +1428,7 @@ type DeleteIssuerRequest struct {
 
 func (x *DeleteIssuerRequest) Reset() {
 	*x = DeleteIssuerRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[17]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1440,7 @@ func (x *DeleteIssuerRequest) String() string {
 func (*DeleteIssuerRequest) ProtoMessage() {}
 
 func (x *DeleteIssuerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[17]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1453,7 @@ func (x *DeleteIssuerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteIssuerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteIssuerRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{17}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteIssuerRequest) GetId() string {
@@ -1388,7 +1471,7 @@ type DeleteIssuerResponse struct {
 
 func (x *DeleteIssuerResponse) Reset() {
 	*x = DeleteIssuerResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[18]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1483,7 @@ func (x *DeleteIssuerResponse) String() string {
 func (*DeleteIssuerResponse) ProtoMessage() {}
 
 func (x *DeleteIssuerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[18]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1496,7 @@ func (x *DeleteIssuerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteIssuerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteIssuerResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{18}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{19}
 }
 
 type TestIssuerRequest struct {
@@ -1425,7 +1508,7 @@ type TestIssuerRequest struct {
 
 func (x *TestIssuerRequest) Reset() {
 	*x = TestIssuerRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[19]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1520,7 @@ func (x *TestIssuerRequest) String() string {
 func (*TestIssuerRequest) ProtoMessage() {}
 
 func (x *TestIssuerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[19]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1533,7 @@ func (x *TestIssuerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestIssuerRequest.ProtoReflect.Descriptor instead.
 func (*TestIssuerRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{19}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TestIssuerRequest) GetId() string {
@@ -1478,7 +1561,7 @@ type TestIssuerResponse struct {
 
 func (x *TestIssuerResponse) Reset() {
 	*x = TestIssuerResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[20]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1573,7 @@ func (x *TestIssuerResponse) String() string {
 func (*TestIssuerResponse) ProtoMessage() {}
 
 func (x *TestIssuerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[20]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1586,7 @@ func (x *TestIssuerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestIssuerResponse.ProtoReflect.Descriptor instead.
 func (*TestIssuerResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{20}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TestIssuerResponse) GetReachable() bool {
@@ -1579,7 +1662,7 @@ type ListAccountsRequest struct {
 
 func (x *ListAccountsRequest) Reset() {
 	*x = ListAccountsRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[21]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +1674,7 @@ func (x *ListAccountsRequest) String() string {
 func (*ListAccountsRequest) ProtoMessage() {}
 
 func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[21]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +1687,7 @@ func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsRequest.ProtoReflect.Descriptor instead.
 func (*ListAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{21}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListAccountsRequest) GetPageSize() int32 {
@@ -1631,7 +1714,7 @@ type ListAccountsResponse struct {
 
 func (x *ListAccountsResponse) Reset() {
 	*x = ListAccountsResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[22]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1726,7 @@ func (x *ListAccountsResponse) String() string {
 func (*ListAccountsResponse) ProtoMessage() {}
 
 func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[22]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1739,7 @@ func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsResponse.ProtoReflect.Descriptor instead.
 func (*ListAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{22}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListAccountsResponse) GetAccounts() []*Account {
@@ -1682,7 +1765,7 @@ type GetRenewalInfoRequest struct {
 
 func (x *GetRenewalInfoRequest) Reset() {
 	*x = GetRenewalInfoRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[23]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1777,7 @@ func (x *GetRenewalInfoRequest) String() string {
 func (*GetRenewalInfoRequest) ProtoMessage() {}
 
 func (x *GetRenewalInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[23]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1790,7 @@ func (x *GetRenewalInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRenewalInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetRenewalInfoRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{23}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetRenewalInfoRequest) GetQueries() []*RenewalInfoQuery {
@@ -1727,7 +1810,7 @@ type RenewalInfoQuery struct {
 
 func (x *RenewalInfoQuery) Reset() {
 	*x = RenewalInfoQuery{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[24]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +1822,7 @@ func (x *RenewalInfoQuery) String() string {
 func (*RenewalInfoQuery) ProtoMessage() {}
 
 func (x *RenewalInfoQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[24]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +1835,7 @@ func (x *RenewalInfoQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewalInfoQuery.ProtoReflect.Descriptor instead.
 func (*RenewalInfoQuery) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{24}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RenewalInfoQuery) GetIssuerId() string {
@@ -1778,7 +1861,7 @@ type GetRenewalInfoResponse struct {
 
 func (x *GetRenewalInfoResponse) Reset() {
 	*x = GetRenewalInfoResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[25]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1873,7 @@ func (x *GetRenewalInfoResponse) String() string {
 func (*GetRenewalInfoResponse) ProtoMessage() {}
 
 func (x *GetRenewalInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[25]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1886,7 @@ func (x *GetRenewalInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRenewalInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetRenewalInfoResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{25}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetRenewalInfoResponse) GetInfos() []*RenewalInfo {
@@ -1832,7 +1915,7 @@ type RenewalInfo struct {
 
 func (x *RenewalInfo) Reset() {
 	*x = RenewalInfo{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[26]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +1927,7 @@ func (x *RenewalInfo) String() string {
 func (*RenewalInfo) ProtoMessage() {}
 
 func (x *RenewalInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[26]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +1940,7 @@ func (x *RenewalInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewalInfo.ProtoReflect.Descriptor instead.
 func (*RenewalInfo) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{26}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RenewalInfo) GetAriCertId() string {
@@ -1919,7 +2002,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[27]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2014,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[27]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2027,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{27}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListChangesRequest) GetAfterCursor() string {
@@ -1973,7 +2056,7 @@ type ListChangesResponse struct {
 
 func (x *ListChangesResponse) Reset() {
 	*x = ListChangesResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[28]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2068,7 @@ func (x *ListChangesResponse) String() string {
 func (*ListChangesResponse) ProtoMessage() {}
 
 func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[28]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2081,7 @@ func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListChangesResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{28}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListChangesResponse) GetChanges() []*OrderChange {
@@ -2041,7 +2124,7 @@ type OrderChange struct {
 
 func (x *OrderChange) Reset() {
 	*x = OrderChange{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[29]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2136,7 @@ func (x *OrderChange) String() string {
 func (*OrderChange) ProtoMessage() {}
 
 func (x *OrderChange) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[29]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2149,7 @@ func (x *OrderChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderChange.ProtoReflect.Descriptor instead.
 func (*OrderChange) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{29}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *OrderChange) GetOrder() *Order {
@@ -2090,11 +2173,285 @@ func (x *OrderChange) GetDeleted() bool {
 	return false
 }
 
+type GetIssuerBudgetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or display name of the issuer.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Only buckets of this kind; empty: all.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Only buckets that count this name; empty: all.
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	PageSize      int32  `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetIssuerBudgetRequest) Reset() {
+	*x = GetIssuerBudgetRequest{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetIssuerBudgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetIssuerBudgetRequest) ProtoMessage() {}
+
+func (x *GetIssuerBudgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetIssuerBudgetRequest.ProtoReflect.Descriptor instead.
+func (*GetIssuerBudgetRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *GetIssuerBudgetRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *GetIssuerBudgetRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *GetIssuerBudgetRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GetIssuerBudgetRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *GetIssuerBudgetRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type GetIssuerBudgetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The emptiest first. A bucket that is full is not listed, but for that of the account.
+	Budgets       []*IssuerBudget `protobuf:"bytes,1,rep,name=budgets,proto3" json:"budgets,omitempty"`
+	NextPageToken string          `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The limits in force, given or preset.
+	Limits        []*IssuerLimit `protobuf:"bytes,3,rep,name=limits,proto3" json:"limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetIssuerBudgetResponse) Reset() {
+	*x = GetIssuerBudgetResponse{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetIssuerBudgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetIssuerBudgetResponse) ProtoMessage() {}
+
+func (x *GetIssuerBudgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetIssuerBudgetResponse.ProtoReflect.Descriptor instead.
+func (*GetIssuerBudgetResponse) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *GetIssuerBudgetResponse) GetBudgets() []*IssuerBudget {
+	if x != nil {
+		return x.Budgets
+	}
+	return nil
+}
+
+func (x *GetIssuerBudgetResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *GetIssuerBudgetResponse) GetLimits() []*IssuerLimit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// IssuerBudget is one bucket of tokens, of which an order takes one.
+type IssuerBudget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The registered domain, the identifier, or the hex SHA-256 of the set of names; empty for the account.
+	Scope string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
+	// The names of a set.
+	Names    []string             `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
+	Capacity int64                `protobuf:"varint,4,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Period   *durationpb.Duration `protobuf:"bytes,5,opt,name=period,proto3" json:"period,omitempty"`
+	// Tokens that are there now.
+	Left int64 `protobuf:"varint,6,opt,name=left,proto3" json:"left,omitempty"`
+	// When the next order may go; unset: now.
+	NextTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
+	// When all tokens are back if nothing more is ordered; unset: they are.
+	FullTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=full_time,json=fullTime,proto3" json:"full_time,omitempty"`
+	// Orders that took a token and are being sent.
+	Reserved int64 `protobuf:"varint,9,opt,name=reserved,proto3" json:"reserved,omitempty"`
+	// Orders that wait for a token, as far as they are queued (the most urgent 100).
+	Waiting int64 `protobuf:"varint,10,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// The CA said with 429 that nothing goes before; unset: it did not.
+	ClosedUntilTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=closed_until_time,json=closedUntilTime,proto3" json:"closed_until_time,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *IssuerBudget) Reset() {
+	*x = IssuerBudget{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssuerBudget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssuerBudget) ProtoMessage() {}
+
+func (x *IssuerBudget) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssuerBudget.ProtoReflect.Descriptor instead.
+func (*IssuerBudget) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *IssuerBudget) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *IssuerBudget) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *IssuerBudget) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *IssuerBudget) GetCapacity() int64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *IssuerBudget) GetPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.Period
+	}
+	return nil
+}
+
+func (x *IssuerBudget) GetLeft() int64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *IssuerBudget) GetNextTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextTime
+	}
+	return nil
+}
+
+func (x *IssuerBudget) GetFullTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FullTime
+	}
+	return nil
+}
+
+func (x *IssuerBudget) GetReserved() int64 {
+	if x != nil {
+		return x.Reserved
+	}
+	return 0
+}
+
+func (x *IssuerBudget) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *IssuerBudget) GetClosedUntilTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ClosedUntilTime
+	}
+	return nil
+}
+
 var File_certwright_orders_v1_orders_proto protoreflect.FileDescriptor
 
 const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\n" +
-	"!certwright/orders/v1/orders.proto\x12\x14certwright.orders.v1\x1a#certwright/options/v1/options.proto\x1a\x1fcertwright/types/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x06\n" +
+	"!certwright/orders/v1/orders.proto\x12\x14certwright.orders.v1\x1a#certwright/options/v1/options.proto\x1a\x1fcertwright/types/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x06\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12%\n" +
 	"\x0ecertificate_id\x18\x02 \x01(\tR\rcertificateId\x12#\n" +
@@ -2162,7 +2519,7 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1d\n" +
 	"\n" +
-	"account_id\x18\b \x01(\tR\taccountId\"\x90\x02\n" +
+	"account_id\x18\b \x01(\tR\taccountId\"\xcb\x02\n" +
 	"\n" +
 	"AcmeIssuer\x12#\n" +
 	"\rdirectory_url\x18\x01 \x01(\tR\fdirectoryUrl\x12&\n" +
@@ -2171,7 +2528,13 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\bcontacts\x18\x04 \x03(\tR\bcontacts\x12!\n" +
 	"\fterms_agreed\x18\x05 \x01(\bR\vtermsAgreed\x122\n" +
 	"\x15account_key_algorithm\x18\x06 \x01(\tR\x13accountKeyAlgorithm\x12\x18\n" +
-	"\aprofile\x18\a \x01(\tR\aprofile\"\xaa\x02\n" +
+	"\aprofile\x18\a \x01(\tR\aprofile\x129\n" +
+	"\x06limits\x18\b \x03(\v2!.certwright.orders.v1.IssuerLimitR\x06limits\"\x88\x01\n" +
+	"\vIssuerLimit\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
+	"\bcapacity\x18\x02 \x01(\x03R\bcapacity\x121\n" +
+	"\x06period\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x16\n" +
+	"\x06exempt\x18\x04 \x03(\tR\x06exempt\"\xaa\x02\n" +
 	"\aAccount\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tissuer_id\x18\x02 \x01(\tR\bissuerId\x12\x10\n" +
@@ -2264,7 +2627,31 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\vOrderChange\x121\n" +
 	"\x05order\x18\x01 \x01(\v2\x1b.certwright.orders.v1.OrderR\x05order\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x18\n" +
-	"\adeleted\x18\x03 \x01(\bR\adeleted2\x9c\r\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted\"\x8c\x01\n" +
+	"\x16GetIssuerBudgetRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\xba\x01\n" +
+	"\x17GetIssuerBudgetResponse\x12<\n" +
+	"\abudgets\x18\x01 \x03(\v2\".certwright.orders.v1.IssuerBudgetR\abudgets\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x129\n" +
+	"\x06limits\x18\x03 \x03(\v2!.certwright.orders.v1.IssuerLimitR\x06limits\"\xa1\x03\n" +
+	"\fIssuerBudget\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x14\n" +
+	"\x05names\x18\x03 \x03(\tR\x05names\x12\x1a\n" +
+	"\bcapacity\x18\x04 \x01(\x03R\bcapacity\x121\n" +
+	"\x06period\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x12\n" +
+	"\x04left\x18\x06 \x01(\x03R\x04left\x127\n" +
+	"\tnext_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\x127\n" +
+	"\tfull_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bfullTime\x12\x1a\n" +
+	"\breserved\x18\t \x01(\x03R\breserved\x12\x18\n" +
+	"\awaiting\x18\n" +
+	" \x01(\x03R\awaiting\x12F\n" +
+	"\x11closed_until_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x0fclosedUntilTime2\xc0\x0e\n" +
 	"\rOrdersService\x12\x84\x01\n" +
 	"\n" +
 	"ListOrders\x12'.certwright.orders.v1.ListOrdersRequest\x1a(.certwright.orders.v1.ListOrdersResponse\"#\x8a\xb5\x18\r\n" +
@@ -2293,7 +2680,9 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\x0eGetRenewalInfo\x12+.certwright.orders.v1.GetRenewalInfoRequest\x1a,.certwright.orders.v1.GetRenewalInfoResponse\"\x1b\x8a\xb5\x18\x17\n" +
 	"\vorders.read\x1a\brenewals\x12{\n" +
 	"\vListChanges\x12(.certwright.orders.v1.ListChangesRequest\x1a).certwright.orders.v1.ListChangesResponse\"\x17\x8a\xb5\x18\x13\n" +
-	"\vorders.read\x1a\x04keysBDZBgithub.com/certwright/certwright/api/certwright/orders/v1;ordersv1b\x06proto3"
+	"\vorders.read\x1a\x04keys\x12\xa1\x01\n" +
+	"\x0fGetIssuerBudget\x12,.certwright.orders.v1.GetIssuerBudgetRequest\x1a-.certwright.orders.v1.GetIssuerBudgetResponse\"1\x8a\xb5\x18\x0e\n" +
+	"\fissuers.read\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/issuers/{id}/budgetBDZBgithub.com/certwright/certwright/api/certwright/orders/v1;ordersv1b\x06proto3"
 
 var (
 	file_certwright_orders_v1_orders_proto_rawDescOnce sync.Once
@@ -2307,103 +2696,118 @@ func file_certwright_orders_v1_orders_proto_rawDescGZIP() []byte {
 	return file_certwright_orders_v1_orders_proto_rawDescData
 }
 
-var file_certwright_orders_v1_orders_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_certwright_orders_v1_orders_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_certwright_orders_v1_orders_proto_goTypes = []any{
-	(*Order)(nil),                  // 0: certwright.orders.v1.Order
-	(*ActionRequired)(nil),         // 1: certwright.orders.v1.ActionRequired
-	(*Attempt)(nil),                // 2: certwright.orders.v1.Attempt
-	(*Authorization)(nil),          // 3: certwright.orders.v1.Authorization
-	(*Issuer)(nil),                 // 4: certwright.orders.v1.Issuer
-	(*AcmeIssuer)(nil),             // 5: certwright.orders.v1.AcmeIssuer
-	(*Account)(nil),                // 6: certwright.orders.v1.Account
-	(*ListOrdersRequest)(nil),      // 7: certwright.orders.v1.ListOrdersRequest
-	(*ListOrdersResponse)(nil),     // 8: certwright.orders.v1.ListOrdersResponse
-	(*GetOrderRequest)(nil),        // 9: certwright.orders.v1.GetOrderRequest
-	(*RetryOrderRequest)(nil),      // 10: certwright.orders.v1.RetryOrderRequest
-	(*RetryOrderResponse)(nil),     // 11: certwright.orders.v1.RetryOrderResponse
-	(*CancelOrderRequest)(nil),     // 12: certwright.orders.v1.CancelOrderRequest
-	(*CreateIssuerRequest)(nil),    // 13: certwright.orders.v1.CreateIssuerRequest
-	(*GetIssuerRequest)(nil),       // 14: certwright.orders.v1.GetIssuerRequest
-	(*ListIssuersRequest)(nil),     // 15: certwright.orders.v1.ListIssuersRequest
-	(*ListIssuersResponse)(nil),    // 16: certwright.orders.v1.ListIssuersResponse
-	(*DeleteIssuerRequest)(nil),    // 17: certwright.orders.v1.DeleteIssuerRequest
-	(*DeleteIssuerResponse)(nil),   // 18: certwright.orders.v1.DeleteIssuerResponse
-	(*TestIssuerRequest)(nil),      // 19: certwright.orders.v1.TestIssuerRequest
-	(*TestIssuerResponse)(nil),     // 20: certwright.orders.v1.TestIssuerResponse
-	(*ListAccountsRequest)(nil),    // 21: certwright.orders.v1.ListAccountsRequest
-	(*ListAccountsResponse)(nil),   // 22: certwright.orders.v1.ListAccountsResponse
-	(*GetRenewalInfoRequest)(nil),  // 23: certwright.orders.v1.GetRenewalInfoRequest
-	(*RenewalInfoQuery)(nil),       // 24: certwright.orders.v1.RenewalInfoQuery
-	(*GetRenewalInfoResponse)(nil), // 25: certwright.orders.v1.GetRenewalInfoResponse
-	(*RenewalInfo)(nil),            // 26: certwright.orders.v1.RenewalInfo
-	(*ListChangesRequest)(nil),     // 27: certwright.orders.v1.ListChangesRequest
-	(*ListChangesResponse)(nil),    // 28: certwright.orders.v1.ListChangesResponse
-	(*OrderChange)(nil),            // 29: certwright.orders.v1.OrderChange
-	(*v1.CertificateSpec)(nil),     // 30: certwright.types.v1.CertificateSpec
-	(*v1.Problem)(nil),             // 31: certwright.types.v1.Problem
-	(*timestamppb.Timestamp)(nil),  // 32: google.protobuf.Timestamp
+	(*Order)(nil),                   // 0: certwright.orders.v1.Order
+	(*ActionRequired)(nil),          // 1: certwright.orders.v1.ActionRequired
+	(*Attempt)(nil),                 // 2: certwright.orders.v1.Attempt
+	(*Authorization)(nil),           // 3: certwright.orders.v1.Authorization
+	(*Issuer)(nil),                  // 4: certwright.orders.v1.Issuer
+	(*AcmeIssuer)(nil),              // 5: certwright.orders.v1.AcmeIssuer
+	(*IssuerLimit)(nil),             // 6: certwright.orders.v1.IssuerLimit
+	(*Account)(nil),                 // 7: certwright.orders.v1.Account
+	(*ListOrdersRequest)(nil),       // 8: certwright.orders.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),      // 9: certwright.orders.v1.ListOrdersResponse
+	(*GetOrderRequest)(nil),         // 10: certwright.orders.v1.GetOrderRequest
+	(*RetryOrderRequest)(nil),       // 11: certwright.orders.v1.RetryOrderRequest
+	(*RetryOrderResponse)(nil),      // 12: certwright.orders.v1.RetryOrderResponse
+	(*CancelOrderRequest)(nil),      // 13: certwright.orders.v1.CancelOrderRequest
+	(*CreateIssuerRequest)(nil),     // 14: certwright.orders.v1.CreateIssuerRequest
+	(*GetIssuerRequest)(nil),        // 15: certwright.orders.v1.GetIssuerRequest
+	(*ListIssuersRequest)(nil),      // 16: certwright.orders.v1.ListIssuersRequest
+	(*ListIssuersResponse)(nil),     // 17: certwright.orders.v1.ListIssuersResponse
+	(*DeleteIssuerRequest)(nil),     // 18: certwright.orders.v1.DeleteIssuerRequest
+	(*DeleteIssuerResponse)(nil),    // 19: certwright.orders.v1.DeleteIssuerResponse
+	(*TestIssuerRequest)(nil),       // 20: certwright.orders.v1.TestIssuerRequest
+	(*TestIssuerResponse)(nil),      // 21: certwright.orders.v1.TestIssuerResponse
+	(*ListAccountsRequest)(nil),     // 22: certwright.orders.v1.ListAccountsRequest
+	(*ListAccountsResponse)(nil),    // 23: certwright.orders.v1.ListAccountsResponse
+	(*GetRenewalInfoRequest)(nil),   // 24: certwright.orders.v1.GetRenewalInfoRequest
+	(*RenewalInfoQuery)(nil),        // 25: certwright.orders.v1.RenewalInfoQuery
+	(*GetRenewalInfoResponse)(nil),  // 26: certwright.orders.v1.GetRenewalInfoResponse
+	(*RenewalInfo)(nil),             // 27: certwright.orders.v1.RenewalInfo
+	(*ListChangesRequest)(nil),      // 28: certwright.orders.v1.ListChangesRequest
+	(*ListChangesResponse)(nil),     // 29: certwright.orders.v1.ListChangesResponse
+	(*OrderChange)(nil),             // 30: certwright.orders.v1.OrderChange
+	(*GetIssuerBudgetRequest)(nil),  // 31: certwright.orders.v1.GetIssuerBudgetRequest
+	(*GetIssuerBudgetResponse)(nil), // 32: certwright.orders.v1.GetIssuerBudgetResponse
+	(*IssuerBudget)(nil),            // 33: certwright.orders.v1.IssuerBudget
+	(*v1.CertificateSpec)(nil),      // 34: certwright.types.v1.CertificateSpec
+	(*v1.Problem)(nil),              // 35: certwright.types.v1.Problem
+	(*timestamppb.Timestamp)(nil),   // 36: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 37: google.protobuf.Duration
 }
 var file_certwright_orders_v1_orders_proto_depIdxs = []int32{
-	30, // 0: certwright.orders.v1.Order.spec:type_name -> certwright.types.v1.CertificateSpec
-	31, // 1: certwright.orders.v1.Order.blocked:type_name -> certwright.types.v1.Problem
-	31, // 2: certwright.orders.v1.Order.problem:type_name -> certwright.types.v1.Problem
+	34, // 0: certwright.orders.v1.Order.spec:type_name -> certwright.types.v1.CertificateSpec
+	35, // 1: certwright.orders.v1.Order.blocked:type_name -> certwright.types.v1.Problem
+	35, // 2: certwright.orders.v1.Order.problem:type_name -> certwright.types.v1.Problem
 	2,  // 3: certwright.orders.v1.Order.attempts:type_name -> certwright.orders.v1.Attempt
-	32, // 4: certwright.orders.v1.Order.create_time:type_name -> google.protobuf.Timestamp
-	32, // 5: certwright.orders.v1.Order.update_time:type_name -> google.protobuf.Timestamp
-	32, // 6: certwright.orders.v1.Order.next_time:type_name -> google.protobuf.Timestamp
-	32, // 7: certwright.orders.v1.Order.give_up_time:type_name -> google.protobuf.Timestamp
+	36, // 4: certwright.orders.v1.Order.create_time:type_name -> google.protobuf.Timestamp
+	36, // 5: certwright.orders.v1.Order.update_time:type_name -> google.protobuf.Timestamp
+	36, // 6: certwright.orders.v1.Order.next_time:type_name -> google.protobuf.Timestamp
+	36, // 7: certwright.orders.v1.Order.give_up_time:type_name -> google.protobuf.Timestamp
 	1,  // 8: certwright.orders.v1.Order.actions_required:type_name -> certwright.orders.v1.ActionRequired
 	3,  // 9: certwright.orders.v1.Attempt.authorizations:type_name -> certwright.orders.v1.Authorization
-	31, // 10: certwright.orders.v1.Attempt.problem:type_name -> certwright.types.v1.Problem
-	32, // 11: certwright.orders.v1.Attempt.create_time:type_name -> google.protobuf.Timestamp
-	31, // 12: certwright.orders.v1.Authorization.problem:type_name -> certwright.types.v1.Problem
-	32, // 13: certwright.orders.v1.Authorization.expire_time:type_name -> google.protobuf.Timestamp
+	35, // 10: certwright.orders.v1.Attempt.problem:type_name -> certwright.types.v1.Problem
+	36, // 11: certwright.orders.v1.Attempt.create_time:type_name -> google.protobuf.Timestamp
+	35, // 12: certwright.orders.v1.Authorization.problem:type_name -> certwright.types.v1.Problem
+	36, // 13: certwright.orders.v1.Authorization.expire_time:type_name -> google.protobuf.Timestamp
 	5,  // 14: certwright.orders.v1.Issuer.acme:type_name -> certwright.orders.v1.AcmeIssuer
-	32, // 15: certwright.orders.v1.Issuer.create_time:type_name -> google.protobuf.Timestamp
-	31, // 16: certwright.orders.v1.Account.problem:type_name -> certwright.types.v1.Problem
-	32, // 17: certwright.orders.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 18: certwright.orders.v1.ListOrdersResponse.orders:type_name -> certwright.orders.v1.Order
-	4,  // 19: certwright.orders.v1.CreateIssuerRequest.issuer:type_name -> certwright.orders.v1.Issuer
-	4,  // 20: certwright.orders.v1.ListIssuersResponse.issuers:type_name -> certwright.orders.v1.Issuer
-	31, // 21: certwright.orders.v1.TestIssuerResponse.problem:type_name -> certwright.types.v1.Problem
-	6,  // 22: certwright.orders.v1.ListAccountsResponse.accounts:type_name -> certwright.orders.v1.Account
-	24, // 23: certwright.orders.v1.GetRenewalInfoRequest.queries:type_name -> certwright.orders.v1.RenewalInfoQuery
-	26, // 24: certwright.orders.v1.GetRenewalInfoResponse.infos:type_name -> certwright.orders.v1.RenewalInfo
-	32, // 25: certwright.orders.v1.RenewalInfo.window_start:type_name -> google.protobuf.Timestamp
-	32, // 26: certwright.orders.v1.RenewalInfo.window_end:type_name -> google.protobuf.Timestamp
-	32, // 27: certwright.orders.v1.RenewalInfo.retry_at:type_name -> google.protobuf.Timestamp
-	31, // 28: certwright.orders.v1.RenewalInfo.problem:type_name -> certwright.types.v1.Problem
-	29, // 29: certwright.orders.v1.ListChangesResponse.changes:type_name -> certwright.orders.v1.OrderChange
-	0,  // 30: certwright.orders.v1.OrderChange.order:type_name -> certwright.orders.v1.Order
-	7,  // 31: certwright.orders.v1.OrdersService.ListOrders:input_type -> certwright.orders.v1.ListOrdersRequest
-	9,  // 32: certwright.orders.v1.OrdersService.GetOrder:input_type -> certwright.orders.v1.GetOrderRequest
-	10, // 33: certwright.orders.v1.OrdersService.RetryOrder:input_type -> certwright.orders.v1.RetryOrderRequest
-	12, // 34: certwright.orders.v1.OrdersService.CancelOrder:input_type -> certwright.orders.v1.CancelOrderRequest
-	13, // 35: certwright.orders.v1.OrdersService.CreateIssuer:input_type -> certwright.orders.v1.CreateIssuerRequest
-	14, // 36: certwright.orders.v1.OrdersService.GetIssuer:input_type -> certwright.orders.v1.GetIssuerRequest
-	15, // 37: certwright.orders.v1.OrdersService.ListIssuers:input_type -> certwright.orders.v1.ListIssuersRequest
-	17, // 38: certwright.orders.v1.OrdersService.DeleteIssuer:input_type -> certwright.orders.v1.DeleteIssuerRequest
-	19, // 39: certwright.orders.v1.OrdersService.TestIssuer:input_type -> certwright.orders.v1.TestIssuerRequest
-	21, // 40: certwright.orders.v1.OrdersService.ListAccounts:input_type -> certwright.orders.v1.ListAccountsRequest
-	23, // 41: certwright.orders.v1.OrdersService.GetRenewalInfo:input_type -> certwright.orders.v1.GetRenewalInfoRequest
-	27, // 42: certwright.orders.v1.OrdersService.ListChanges:input_type -> certwright.orders.v1.ListChangesRequest
-	8,  // 43: certwright.orders.v1.OrdersService.ListOrders:output_type -> certwright.orders.v1.ListOrdersResponse
-	0,  // 44: certwright.orders.v1.OrdersService.GetOrder:output_type -> certwright.orders.v1.Order
-	11, // 45: certwright.orders.v1.OrdersService.RetryOrder:output_type -> certwright.orders.v1.RetryOrderResponse
-	0,  // 46: certwright.orders.v1.OrdersService.CancelOrder:output_type -> certwright.orders.v1.Order
-	4,  // 47: certwright.orders.v1.OrdersService.CreateIssuer:output_type -> certwright.orders.v1.Issuer
-	4,  // 48: certwright.orders.v1.OrdersService.GetIssuer:output_type -> certwright.orders.v1.Issuer
-	16, // 49: certwright.orders.v1.OrdersService.ListIssuers:output_type -> certwright.orders.v1.ListIssuersResponse
-	18, // 50: certwright.orders.v1.OrdersService.DeleteIssuer:output_type -> certwright.orders.v1.DeleteIssuerResponse
-	20, // 51: certwright.orders.v1.OrdersService.TestIssuer:output_type -> certwright.orders.v1.TestIssuerResponse
-	22, // 52: certwright.orders.v1.OrdersService.ListAccounts:output_type -> certwright.orders.v1.ListAccountsResponse
-	25, // 53: certwright.orders.v1.OrdersService.GetRenewalInfo:output_type -> certwright.orders.v1.GetRenewalInfoResponse
-	28, // 54: certwright.orders.v1.OrdersService.ListChanges:output_type -> certwright.orders.v1.ListChangesResponse
-	43, // [43:55] is the sub-list for method output_type
-	31, // [31:43] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	36, // 15: certwright.orders.v1.Issuer.create_time:type_name -> google.protobuf.Timestamp
+	6,  // 16: certwright.orders.v1.AcmeIssuer.limits:type_name -> certwright.orders.v1.IssuerLimit
+	37, // 17: certwright.orders.v1.IssuerLimit.period:type_name -> google.protobuf.Duration
+	35, // 18: certwright.orders.v1.Account.problem:type_name -> certwright.types.v1.Problem
+	36, // 19: certwright.orders.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 20: certwright.orders.v1.ListOrdersResponse.orders:type_name -> certwright.orders.v1.Order
+	4,  // 21: certwright.orders.v1.CreateIssuerRequest.issuer:type_name -> certwright.orders.v1.Issuer
+	4,  // 22: certwright.orders.v1.ListIssuersResponse.issuers:type_name -> certwright.orders.v1.Issuer
+	35, // 23: certwright.orders.v1.TestIssuerResponse.problem:type_name -> certwright.types.v1.Problem
+	7,  // 24: certwright.orders.v1.ListAccountsResponse.accounts:type_name -> certwright.orders.v1.Account
+	25, // 25: certwright.orders.v1.GetRenewalInfoRequest.queries:type_name -> certwright.orders.v1.RenewalInfoQuery
+	27, // 26: certwright.orders.v1.GetRenewalInfoResponse.infos:type_name -> certwright.orders.v1.RenewalInfo
+	36, // 27: certwright.orders.v1.RenewalInfo.window_start:type_name -> google.protobuf.Timestamp
+	36, // 28: certwright.orders.v1.RenewalInfo.window_end:type_name -> google.protobuf.Timestamp
+	36, // 29: certwright.orders.v1.RenewalInfo.retry_at:type_name -> google.protobuf.Timestamp
+	35, // 30: certwright.orders.v1.RenewalInfo.problem:type_name -> certwright.types.v1.Problem
+	30, // 31: certwright.orders.v1.ListChangesResponse.changes:type_name -> certwright.orders.v1.OrderChange
+	0,  // 32: certwright.orders.v1.OrderChange.order:type_name -> certwright.orders.v1.Order
+	33, // 33: certwright.orders.v1.GetIssuerBudgetResponse.budgets:type_name -> certwright.orders.v1.IssuerBudget
+	6,  // 34: certwright.orders.v1.GetIssuerBudgetResponse.limits:type_name -> certwright.orders.v1.IssuerLimit
+	37, // 35: certwright.orders.v1.IssuerBudget.period:type_name -> google.protobuf.Duration
+	36, // 36: certwright.orders.v1.IssuerBudget.next_time:type_name -> google.protobuf.Timestamp
+	36, // 37: certwright.orders.v1.IssuerBudget.full_time:type_name -> google.protobuf.Timestamp
+	36, // 38: certwright.orders.v1.IssuerBudget.closed_until_time:type_name -> google.protobuf.Timestamp
+	8,  // 39: certwright.orders.v1.OrdersService.ListOrders:input_type -> certwright.orders.v1.ListOrdersRequest
+	10, // 40: certwright.orders.v1.OrdersService.GetOrder:input_type -> certwright.orders.v1.GetOrderRequest
+	11, // 41: certwright.orders.v1.OrdersService.RetryOrder:input_type -> certwright.orders.v1.RetryOrderRequest
+	13, // 42: certwright.orders.v1.OrdersService.CancelOrder:input_type -> certwright.orders.v1.CancelOrderRequest
+	14, // 43: certwright.orders.v1.OrdersService.CreateIssuer:input_type -> certwright.orders.v1.CreateIssuerRequest
+	15, // 44: certwright.orders.v1.OrdersService.GetIssuer:input_type -> certwright.orders.v1.GetIssuerRequest
+	16, // 45: certwright.orders.v1.OrdersService.ListIssuers:input_type -> certwright.orders.v1.ListIssuersRequest
+	18, // 46: certwright.orders.v1.OrdersService.DeleteIssuer:input_type -> certwright.orders.v1.DeleteIssuerRequest
+	20, // 47: certwright.orders.v1.OrdersService.TestIssuer:input_type -> certwright.orders.v1.TestIssuerRequest
+	22, // 48: certwright.orders.v1.OrdersService.ListAccounts:input_type -> certwright.orders.v1.ListAccountsRequest
+	24, // 49: certwright.orders.v1.OrdersService.GetRenewalInfo:input_type -> certwright.orders.v1.GetRenewalInfoRequest
+	28, // 50: certwright.orders.v1.OrdersService.ListChanges:input_type -> certwright.orders.v1.ListChangesRequest
+	31, // 51: certwright.orders.v1.OrdersService.GetIssuerBudget:input_type -> certwright.orders.v1.GetIssuerBudgetRequest
+	9,  // 52: certwright.orders.v1.OrdersService.ListOrders:output_type -> certwright.orders.v1.ListOrdersResponse
+	0,  // 53: certwright.orders.v1.OrdersService.GetOrder:output_type -> certwright.orders.v1.Order
+	12, // 54: certwright.orders.v1.OrdersService.RetryOrder:output_type -> certwright.orders.v1.RetryOrderResponse
+	0,  // 55: certwright.orders.v1.OrdersService.CancelOrder:output_type -> certwright.orders.v1.Order
+	4,  // 56: certwright.orders.v1.OrdersService.CreateIssuer:output_type -> certwright.orders.v1.Issuer
+	4,  // 57: certwright.orders.v1.OrdersService.GetIssuer:output_type -> certwright.orders.v1.Issuer
+	17, // 58: certwright.orders.v1.OrdersService.ListIssuers:output_type -> certwright.orders.v1.ListIssuersResponse
+	19, // 59: certwright.orders.v1.OrdersService.DeleteIssuer:output_type -> certwright.orders.v1.DeleteIssuerResponse
+	21, // 60: certwright.orders.v1.OrdersService.TestIssuer:output_type -> certwright.orders.v1.TestIssuerResponse
+	23, // 61: certwright.orders.v1.OrdersService.ListAccounts:output_type -> certwright.orders.v1.ListAccountsResponse
+	26, // 62: certwright.orders.v1.OrdersService.GetRenewalInfo:output_type -> certwright.orders.v1.GetRenewalInfoResponse
+	29, // 63: certwright.orders.v1.OrdersService.ListChanges:output_type -> certwright.orders.v1.ListChangesResponse
+	32, // 64: certwright.orders.v1.OrdersService.GetIssuerBudget:output_type -> certwright.orders.v1.GetIssuerBudgetResponse
+	52, // [52:65] is the sub-list for method output_type
+	39, // [39:52] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_certwright_orders_v1_orders_proto_init() }
@@ -2417,7 +2821,7 @@ func file_certwright_orders_v1_orders_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_certwright_orders_v1_orders_proto_rawDesc), len(file_certwright_orders_v1_orders_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,18 +21,19 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	OrdersService_ListOrders_FullMethodName     = "/certwright.orders.v1.OrdersService/ListOrders"
-	OrdersService_GetOrder_FullMethodName       = "/certwright.orders.v1.OrdersService/GetOrder"
-	OrdersService_RetryOrder_FullMethodName     = "/certwright.orders.v1.OrdersService/RetryOrder"
-	OrdersService_CancelOrder_FullMethodName    = "/certwright.orders.v1.OrdersService/CancelOrder"
-	OrdersService_CreateIssuer_FullMethodName   = "/certwright.orders.v1.OrdersService/CreateIssuer"
-	OrdersService_GetIssuer_FullMethodName      = "/certwright.orders.v1.OrdersService/GetIssuer"
-	OrdersService_ListIssuers_FullMethodName    = "/certwright.orders.v1.OrdersService/ListIssuers"
-	OrdersService_DeleteIssuer_FullMethodName   = "/certwright.orders.v1.OrdersService/DeleteIssuer"
-	OrdersService_TestIssuer_FullMethodName     = "/certwright.orders.v1.OrdersService/TestIssuer"
-	OrdersService_ListAccounts_FullMethodName   = "/certwright.orders.v1.OrdersService/ListAccounts"
-	OrdersService_GetRenewalInfo_FullMethodName = "/certwright.orders.v1.OrdersService/GetRenewalInfo"
-	OrdersService_ListChanges_FullMethodName    = "/certwright.orders.v1.OrdersService/ListChanges"
+	OrdersService_ListOrders_FullMethodName      = "/certwright.orders.v1.OrdersService/ListOrders"
+	OrdersService_GetOrder_FullMethodName        = "/certwright.orders.v1.OrdersService/GetOrder"
+	OrdersService_RetryOrder_FullMethodName      = "/certwright.orders.v1.OrdersService/RetryOrder"
+	OrdersService_CancelOrder_FullMethodName     = "/certwright.orders.v1.OrdersService/CancelOrder"
+	OrdersService_CreateIssuer_FullMethodName    = "/certwright.orders.v1.OrdersService/CreateIssuer"
+	OrdersService_GetIssuer_FullMethodName       = "/certwright.orders.v1.OrdersService/GetIssuer"
+	OrdersService_ListIssuers_FullMethodName     = "/certwright.orders.v1.OrdersService/ListIssuers"
+	OrdersService_DeleteIssuer_FullMethodName    = "/certwright.orders.v1.OrdersService/DeleteIssuer"
+	OrdersService_TestIssuer_FullMethodName      = "/certwright.orders.v1.OrdersService/TestIssuer"
+	OrdersService_ListAccounts_FullMethodName    = "/certwright.orders.v1.OrdersService/ListAccounts"
+	OrdersService_GetRenewalInfo_FullMethodName  = "/certwright.orders.v1.OrdersService/GetRenewalInfo"
+	OrdersService_ListChanges_FullMethodName     = "/certwright.orders.v1.OrdersService/ListChanges"
+	OrdersService_GetIssuerBudget_FullMethodName = "/certwright.orders.v1.OrdersService/GetIssuerBudget"
 )
 
 // OrdersServiceClient is the client API for OrdersService service.
@@ -57,6 +58,8 @@ type OrdersServiceClient interface {
 	// ARI of several certificates, paced per issuer (RFC 9773).
 	GetRenewalInfo(ctx context.Context, in *GetRenewalInfoRequest, opts ...grpc.CallOption) (*GetRenewalInfoResponse, error)
 	ListChanges(ctx context.Context, in *ListChangesRequest, opts ...grpc.CallOption) (*ListChangesResponse, error)
+	// What is left of the CA's limits for the issuer's account, and when the next order may go.
+	GetIssuerBudget(ctx context.Context, in *GetIssuerBudgetRequest, opts ...grpc.CallOption) (*GetIssuerBudgetResponse, error)
 }
 
 type ordersServiceClient struct {
@@ -187,6 +190,16 @@ func (c *ordersServiceClient) ListChanges(ctx context.Context, in *ListChangesRe
 	return out, nil
 }
 
+func (c *ordersServiceClient) GetIssuerBudget(ctx context.Context, in *GetIssuerBudgetRequest, opts ...grpc.CallOption) (*GetIssuerBudgetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetIssuerBudgetResponse)
+	err := c.cc.Invoke(ctx, OrdersService_GetIssuerBudget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // OrdersServiceServer is the server API for OrdersService service.
 // All implementations must embed UnimplementedOrdersServiceServer
 // for forward compatibility.
@@ -209,6 +222,8 @@ type OrdersServiceServer interface {
 	// ARI of several certificates, paced per issuer (RFC 9773).
 	GetRenewalInfo(context.Context, *GetRenewalInfoRequest) (*GetRenewalInfoResponse, error)
 	ListChanges(context.Context, *ListChangesRequest) (*ListChangesResponse, error)
+	// What is left of the CA's limits for the issuer's account, and when the next order may go.
+	GetIssuerBudget(context.Context, *GetIssuerBudgetRequest) (*GetIssuerBudgetResponse, error)
 	mustEmbedUnimplementedOrdersServiceServer()
 }
 
@@ -254,6 +269,9 @@ func (UnimplementedOrdersServiceServer) GetRenewalInfo(context.Context, *GetRene
 }
 func (UnimplementedOrdersServiceServer) ListChanges(context.Context, *ListChangesRequest) (*ListChangesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListChanges not implemented")
+}
+func (UnimplementedOrdersServiceServer) GetIssuerBudget(context.Context, *GetIssuerBudgetRequest) (*GetIssuerBudgetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetIssuerBudget not implemented")
 }
 func (UnimplementedOrdersServiceServer) mustEmbedUnimplementedOrdersServiceServer() {}
 func (UnimplementedOrdersServiceServer) testEmbeddedByValue()                       {}
@@ -492,6 +510,24 @@ func _OrdersService_ListChanges_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OrdersService_GetIssuerBudget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetIssuerBudgetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrdersServiceServer).GetIssuerBudget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrdersService_GetIssuerBudget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrdersServiceServer).GetIssuerBudget(ctx, req.(*GetIssuerBudgetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // OrdersService_ServiceDesc is the grpc.ServiceDesc for OrdersService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -546,6 +582,10 @@ var OrdersService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListChanges",
 			Handler:    _OrdersService_ListChanges_Handler,
+		},
+		{
+			MethodName: "GetIssuerBudget",
+			Handler:    _OrdersService_GetIssuerBudget_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

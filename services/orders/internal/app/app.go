@@ -51,6 +51,7 @@ type Stores struct {
 	Accounts    *outbox.Collection[Account]
 	Revocations *outbox.Collection[domain.Revocation]
 	Requests    *once.Requests
+	Budgets     *outbox.Collection[domain.Bucket]
 }
 
 // CA is the port to certificate authorities; adapters/acme implements it.
@@ -79,7 +80,10 @@ type App struct {
 	Epoch     string // of the store
 	// ARIMinRetry is the shortest Retry-After of a CA's renewal information that is believed.
 	ARIMinRetry time.Duration
+	// Metrics of the ledger.
+	Metrics Metrics
 
+	ledger      ledgerLocks
 	registering singleflight.Group
 	mu          sync.Mutex
 	signers     map[string]crypto.Signer // opened account keys, by account

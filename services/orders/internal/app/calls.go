@@ -157,6 +157,7 @@ func (a *App) CreateIssuer(ctx context.Context, r *ordersv1.CreateIssuerRequest)
 		Body: domain.Issuer{
 			DisplayName: in.GetDisplayName(), UniqueName: uniqueName(team, in.GetDisplayName()), Kind: "acme", DirectoryURL: x.GetDirectoryUrl(), TrustRootsPEM: x.GetTrustRootsPem(),
 			IssuedRootsPEM: x.GetIssuedRootsPem(), Contacts: x.GetContacts(), TermsAgreed: x.GetTermsAgreed(), AccountKeyAlgorithm: cmp.Or(x.GetAccountKeyAlgorithm(), "ECDSA_P256"), Profile: x.GetProfile(),
+			Limits: limits(x.GetLimits()),
 		},
 	}
 	err = a.Issuers.Insert(ctx, &doc)
@@ -200,6 +201,7 @@ func checkIssuer(in *ordersv1.Issuer) error {
 	if alg := x.GetAccountKeyAlgorithm(); alg != "" && !slices.Contains(keyAlgorithms, alg) {
 		bad("issuer.acme.accountKeyAlgorithm", "is %q; allowed are %s", alg, strings.Join(keyAlgorithms, ", "))
 	}
+	checkLimits(x.GetLimits(), bad)
 	if len(e.Fields) > 0 {
 		return e
 	}

@@ -3,8 +3,10 @@ package app_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	ordersv1 "github.com/certwright/certwright/api/certwright/orders/v1"
 	transport "github.com/certwright/certwright/services/orders/internal/transport/grpc"
@@ -35,6 +37,15 @@ func TestABadIssuerIsRefusedFieldByField(t *testing.T) {
 			i.Acme.IssuedRootsPem = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
 		}},
 		{"with a contact that is a URL", "issuer.acme.contacts[1]", "plain mail address", func(i *ordersv1.Issuer) { i.Acme.Contacts = []string{"a@example.org", "mailto:b@example.org"} }},
+		{"with an unknown limit", "issuer.acme.limits[0].kind", `is "per_moon"; allowed are [orders_per_account`, func(i *ordersv1.Issuer) { i.Acme.Limits = one("per_moon", 1, time.Hour) }},
+		{"with a limit of nothing", "issuer.acme.limits[0].capacity", "is 0; 1 to 1000000 are allowed", func(i *ordersv1.Issuer) { i.Acme.Limits = one("orders_per_account", 0, time.Hour) }},
+		{"with a limit without a time", "issuer.acme.limits[0].period", "is 0s; 1s to 8784h0m0s are allowed", func(i *ordersv1.Issuer) { i.Acme.Limits = one("orders_per_account", 1, 0) }},
+		{"with a limit given twice", "issuer.acme.limits[1].kind", "is given twice", func(i *ordersv1.Issuer) {
+			i.Acme.Limits = append(one("orders_per_account", 1, time.Hour), one("orders_per_account", 2, time.Hour)...)
+		}},
+		{"with a limit that exempts what no CA does", "issuer.acme.limits[0].exempt", `holds "sundays"; allowed are ari and renewal`, func(i *ordersv1.Issuer) {
+			i.Acme.Limits = one("orders_per_account", 1, time.Hour, "sundays")
+		}},
 		{"with an unknown account key", "issuer.acme.accountKeyAlgorithm", `is "ED25519"`, func(i *ordersv1.Issuer) { i.Acme.AccountKeyAlgorithm = "ED25519" }},
 	} {
 		t.Run(r.name, func(t *testing.T) {
@@ -51,6 +62,10 @@ func TestABadIssuerIsRefusedFieldByField(t *testing.T) {
 	require.Equal(t, errs.Invalid, errs.KindOf(err))
 	_, err = rpc.CreateIssuer(t.Context(), good(func(*ordersv1.Issuer) {}))
 	require.Equal(t, errs.Unauthenticated, errs.KindOf(err))
+}
+
+func one(kind string, capacity int64, period time.Duration, exempt ...string) []*ordersv1.IssuerLimit {
+	return []*ordersv1.IssuerLimit{{Kind: kind, Capacity: capacity, Period: durationpb.New(period), Exempt: exempt}}
 }
 
 func TestATeamSeesItsOwnOnly(t *testing.T) {

@@ -95,8 +95,9 @@ type authority struct {
 	registers int
 	account   int // number of the account that is valid; it may forget it
 	serial    int64
-	forgets   bool   // it has every name proven anew
-	wrong     string // what was done to it that never may be
+	forgets   bool                                          // it has every name proven anew
+	wrong     string                                        // what was done to it that never may be
+	refuses   func(spec domain.Spec, replaces string) error // newOrder; may be nil
 }
 
 type caOrder struct {
@@ -108,6 +109,7 @@ type caOrder struct {
 	finalized   int
 	chain       [][]byte
 	problem     *domain.Problem
+	at          time.Time // when newOrder came
 }
 
 func newAuthority(clk clock.Clock, faults *trouble) *authority {
@@ -179,6 +181,11 @@ func (c *authority) NewOrder(ctx context.Context, a acme.Account, spec domain.Sp
 		if err := c.known(a); err != nil {
 			return err
 		}
+		if c.refuses != nil {
+			if err := c.refuses(spec, replaces); err != nil {
+				return err
+			}
+		}
 		switch replaces {
 		case "conflict":
 			c.faults.done.Add(1)
@@ -190,7 +197,7 @@ func (c *authority) NewOrder(ctx context.Context, a acme.Account, spec domain.Sp
 			c.faults.done.Add(1)
 			return &domain.Failure{Unknown: true, Problem: domain.Problem{Reason: "CA_ERROR", Detail: "could not find an order", Type: "urn:ietf:params:acme:error:serverInternal", Retrying: true}}
 		}
-		o := &caOrder{url: fmt.Sprintf("https://ca/order/%d", len(c.orders)+1), status: "pending", names: spec.Names, replaces: replaces}
+		o := &caOrder{url: fmt.Sprintf("https://ca/order/%d", len(c.orders)+1), status: "pending", names: spec.Names, replaces: replaces, at: c.clock.Now()}
 		ready := true
 		for range spec.Names {
 			state := "pending"
@@ -472,6 +479,7 @@ func (u *universe) start() {
 	s := app.Stores{
 		Orders: testkit.Open[domain.Order](u.t, out, orders), Issuers: testkit.Open[domain.Issuer](u.t, out, issuers),
 		Accounts: testkit.Open[app.Account](u.t, out, accounts), Revocations: testkit.Open[domain.Revocation](u.t, out, revocations), Requests: requests,
+		Budgets: testkit.Open[domain.Bucket](u.t, out, app.BudgetSpec()),
 	}
 	p.app = &app.App{Stores: s, CA: u.ca, Keys: u.keys, Sealer: u.sealer, Clock: u.clock, Logger: u.quiet, Epoch: u.memory.Epoch()}
 	p.hears = consumer.New(p.app)
@@ -684,6 +692,14 @@ func TestEveryIntentEndsWithOneCertificateWhateverGoesWrong(t *testing.T) {
 		intents := rapid.IntRange(1, 4).Draw(rt, "intents")
 		u := newUniverse(t, rt, seed, one, 40)
 		defer u.end()
+		var allowed []domain.Limit
+		if rapid.Bool().Draw(rt, "limited") {
+			allowed = []domain.Limit{
+				{Kind: domain.OrdersPerAccount, Capacity: 2, Period: 30 * time.Second}, {Kind: domain.PerRegisteredDomain, Capacity: 2, Period: 40 * time.Second},
+				{Kind: domain.PerExactSet, Capacity: 1, Period: 20 * time.Second},
+			}
+			u.allow(allowed...)
+		}
 		unwanted := map[string]bool{}
 		for n := range intents {
 			names := []string{fmt.Sprintf("a%d.example.org", n), fmt.Sprintf("b%d.example.org", n), fmt.Sprintf("c%d.example.org", n)}
@@ -723,6 +739,7 @@ func TestEveryIntentEndsWithOneCertificateWhateverGoesWrong(t *testing.T) {
 				certificates++
 			}
 		}
+		u.ca.oversteps(rt, allowed)
 		require.Equal(rt, wanted, certificates, "certificates of the CA and orders that were not cancelled")
 		require.LessOrEqual(rt, int64(len(u.ca.orders)), int64(intents)+u.faults.done.Load()+u.jumps, "newOrder is sent once, and once more for a fault")
 		ends := map[string]string{} // outcomes by order

@@ -50,13 +50,13 @@ func (a *App) StepOrder(ctx context.Context, doc docstore.Doc[domain.Order]) (re
 	}
 	switch next.Step {
 	case domain.StepNewOrder:
-		return a.newOrder(ctx, o, acc, lease)
+		return a.newOrder(ctx, o, acc, issuer, lease)
 	case domain.StepAuthorizations:
 		return a.authorizations(ctx, o, acc, lease)
 	case domain.StepRespond:
-		return a.respond(ctx, o, acc, lease)
+		return a.respond(ctx, o, acc, issuer, lease)
 	case domain.StepPoll:
-		return a.poll(ctx, o, acc, issuer.Body, lease)
+		return a.poll(ctx, o, acc, issuer, lease)
 	case domain.StepFinalize:
 		return a.finalize(ctx, o, acc, issuer.Body)
 	case domain.StepDownload:
@@ -148,7 +148,7 @@ func (a *App) gone(err error, issuerID string) (result, error) {
 	}), nil
 }
 
-// openAttempt has the CSR made and makes sure of the account, and stores the attempt. newOrder is sent by the next step, under the same lease.
+// openAttempt has the CSR made, makes sure of the account, asks the ledger, and stores the attempt. newOrder is sent by the next step, under the same lease.
 func (a *App) openAttempt(ctx context.Context, doc docstore.Doc[domain.Order]) (result, error) {
 	o, lease := doc.Body, doc.LeaseToken
 	issuer, err := a.issuer(ctx, o.Spec.IssuerID)
@@ -176,28 +176,48 @@ func (a *App) openAttempt(ctx context.Context, doc docstore.Doc[domain.Order]) (
 	if err != nil {
 		return a.trouble(ctx, err, acme.Account{}, 0)
 	}
-	return a.then(func(o *domain.Order) ([]domain.Fact, error) {
-		if o.Attempt() != nil {
-			return nil, nil
-		}
+	have := func(o *domain.Order) {
 		if len(o.CSR) == 0 {
 			o.HaveCSR(made.GetKeyId(), made.GetCsrDer(), made.GetSpkiSha256())
 		}
-		return nil, o.OpenAttempt(acc.ID, lease, a.Clock.Now())
+	}
+	have(&o)
+	asked := a.Clock.Now()
+	reserved, refusal, err := a.admit(ctx, &o, doc.CreatedAt, issuer)
+	if err != nil {
+		return result{}, err
+	}
+	if refusal != nil {
+		return a.refusedBy(*refusal, have), nil
+	}
+	return a.then(func(now *domain.Order) ([]domain.Fact, error) {
+		have(now)
+		if now.Attempt() != nil || now.NextAttempt() != o.NextAttempt() || now.Replacing(a.Clock.Now()) != o.Replacing(asked) {
+			return nil, nil // the ledger was asked for another attempt than this would be
+		}
+		if err := now.OpenAttempt(acc.ID, lease, a.Clock.Now()); err != nil {
+			return nil, err
+		}
+		now.Attempt().Reservation = reserved
+		return nil, nil
 	}), nil
 }
 
 // newOrder sends newOrder and reads what the CA wants proven. The URL is stored even when that cannot be read now.
-func (a *App) newOrder(ctx context.Context, o domain.Order, acc acme.Account, lease string) (result, error) {
+func (a *App) newOrder(ctx context.Context, o domain.Order, acc acme.Account, issuer docstore.Doc[domain.Issuer], lease string) (result, error) {
 	at := o.Attempt()
+	if !a.reserved(at) { // this process stood still; the same attempt is reserved anew
+		return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) { o.NotOrdered(); return nil, nil }), nil
+	}
 	var ca domain.CAOrder
 	err := worker.Call(ctx, "acme.newOrder", func(ctx context.Context) (err error) {
 		ca, err = a.CA.NewOrder(ctx, acc, o.Spec, cmp.Or(o.Spec.Profile, acc.Issuer.Profile), at.Replaces)
 		return err
 	})
 	if err != nil {
-		return a.notOrdered(ctx, err, acc, at.Number)
+		return a.notOrdered(ctx, err, &o, acc, issuer)
 	}
+	a.answered(ctx, o.ID, at.Number, at.Reservation, issuer.Body, true)
 	var zs []domain.Authorization
 	if ca.Status == "pending" {
 		zs, _ = a.read(ctx, acc, ca.AuthzURLs) // in trouble the next step reads them
@@ -215,7 +235,8 @@ func (a *App) newOrder(ctx context.Context, o domain.Order, acc acme.Account, le
 }
 
 // notOrdered takes a failed newOrder: what the CA definitely does not have leaves no attempt behind, the rest stays as unknown.
-func (a *App) notOrdered(ctx context.Context, err error, acc acme.Account, attempt int64) (result, error) {
+func (a *App) notOrdered(ctx context.Context, err error, o *domain.Order, acc acme.Account, issuer docstore.Doc[domain.Issuer]) (result, error) {
+	at := o.Attempt()
 	f := failureOf(err)
 	if f == nil || (ctx.Err() != nil && f.Unknown) {
 		return result{}, err // the lease ends and the attempt counts as unknown
@@ -223,7 +244,13 @@ func (a *App) notOrdered(ctx context.Context, err error, acc acme.Account, attem
 	if err := a.forget(ctx, f, acc); err != nil {
 		return result{}, err
 	}
-	return a.thenIn(attempt, func(o *domain.Order) ([]domain.Fact, error) {
+	if !f.Unknown {
+		a.answered(ctx, o.ID, at.Number, at.Reservation, issuer.Body, false)
+	}
+	if err := a.limited(ctx, o, f, issuer); err != nil {
+		return result{}, err
+	}
+	return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) {
 		p := f.Problem.Clone()
 		p.Retrying = p.Retrying || f.AccountGone
 		switch refused := o.Attempt().Replaces != "" && !p.Retrying; {
@@ -263,7 +290,7 @@ func (a *App) authorizations(ctx context.Context, o domain.Order, acc acme.Accou
 }
 
 // respond tells the CA of the answers in place. When they were the last, it waits a little for the verdict.
-func (a *App) respond(ctx context.Context, o domain.Order, acc acme.Account, lease string) (result, error) {
+func (a *App) respond(ctx context.Context, o domain.Order, acc acme.Account, issuer docstore.Doc[domain.Issuer], lease string) (result, error) {
 	at := o.Attempt()
 	var urls []string
 	var numbers []int64
@@ -296,6 +323,9 @@ func (a *App) respond(ctx context.Context, o domain.Order, acc acme.Account, lea
 	if err != nil && (f == nil || stopping(ctx)) { // at least the CA was told; the next step polls
 		f = nil
 		ca, zs = domain.CAOrder{Status: "pending"}, nil
+	}
+	if err := a.countFailures(ctx, at, zs, issuer); err != nil {
+		return result{}, err
 	}
 	return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) {
 		o.Responded(numbers)
@@ -336,7 +366,7 @@ func (a *App) order(ctx context.Context, acc acme.Account, url string) (ca domai
 }
 
 // poll asks for the order's state. While other names still wait for their answer, or when the order is invalid, it reads the authorizations too.
-func (a *App) poll(ctx context.Context, o domain.Order, acc acme.Account, issuer domain.Issuer, lease string) (result, error) {
+func (a *App) poll(ctx context.Context, o domain.Order, acc acme.Account, issuer docstore.Doc[domain.Issuer], lease string) (result, error) {
 	at := o.Attempt()
 	ca, err := a.order(ctx, acc, at.URL)
 	var zs []domain.Authorization
@@ -347,7 +377,10 @@ func (a *App) poll(ctx context.Context, o domain.Order, acc acme.Account, issuer
 	if err != nil {
 		return a.trouble(ctx, err, acc, at.Number)
 	}
-	return a.ending(ctx, ca, acc, issuer, at.Number, func(o *domain.Order) ([]domain.Fact, error) { return o.Polled(ca, zs, lease, a.Clock.Now()) })
+	if err := a.countFailures(ctx, at, zs, issuer); err != nil {
+		return result{}, err
+	}
+	return a.ending(ctx, ca, acc, issuer.Body, at.Number, func(o *domain.Order) ([]domain.Fact, error) { return o.Polled(ca, zs, lease, a.Clock.Now()) })
 }
 
 // finalize sends the CSR and waits a little for the certificate.

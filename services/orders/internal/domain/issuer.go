@@ -19,6 +19,7 @@ type Issuer struct {
 	AccountKeyAlgorithm string   `bson:"account_key_algorithm"`
 	Profile             string   `bson:"profile"`
 	Disabled            bool     `bson:"disabled"`
+	Limits              []Limit  `bson:"limits"` // given; see EffectiveLimits
 }
 
 // RevocationState is the state of a revocation.

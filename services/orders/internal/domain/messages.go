@@ -52,7 +52,7 @@ func (s Spec) Message() *typesv1.CertificateSpec {
 func FromRequested(m *certev.Requested, now time.Time) Order {
 	var replaced *Replaced
 	if v := m.GetReplaces(); v.GetVersionId() != "" {
-		replaced = &Replaced{VersionID: v.GetVersionId(), IssuerID: v.GetIssuerId(), ARICertID: v.GetAriCertId(), NotAfter: v.GetNotAfter().AsTime()}
+		replaced = &Replaced{VersionID: v.GetVersionId(), IssuerID: v.GetIssuerId(), ARICertID: v.GetAriCertId(), NotAfter: v.GetNotAfter().AsTime(), Names: v.GetNames()}
 		if v.GetNotBefore() != nil {
 			replaced.NotBefore = v.GetNotBefore().AsTime()
 		}

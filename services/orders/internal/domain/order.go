@@ -63,6 +63,7 @@ type Replaced struct {
 	ARICertID string    `bson:"ari_cert_id"`
 	NotBefore time.Time `bson:"not_before"`
 	NotAfter  time.Time `bson:"not_after"`
+	Names     []string  `bson:"names"`
 }
 
 // Problem is why something does not go on, as users see it.
@@ -135,6 +136,7 @@ type Attempt struct {
 	ExpiresAt      time.Time       `bson:"expires_at"`
 	Finalized      bool            `bson:"finalized"` // the CA has answered finalize, and has not been ready again since
 	Finalizes      int             `bson:"finalizes"` // how often it has
+	Reservation    Reservation     `bson:"reservation"`
 }
 
 // AuthzState is the state of an authorization.

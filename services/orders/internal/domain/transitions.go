@@ -50,20 +50,32 @@ func (o *Order) HaveCSR(keyID string, csr []byte, spki string) {
 	o.Retries, o.RetryAt = 0, time.Time{}
 }
 
+// NextAttempt is the number of the attempt that is opened next.
+func (o *Order) NextAttempt() int64 {
+	if n := len(o.Attempts); n > 0 {
+		return o.Attempts[n-1].Number + 1
+	}
+	return 1
+}
+
+// Replacing is the ARI certificate id that the next attempt carries as "replaces"; empty: none.
+func (o *Order) Replacing(now time.Time) string {
+	if r := o.Replaces; r != nil && !o.NoReplaces && r.IssuerID == o.Spec.IssuerID && r.NotAfter.After(now) && o.Retries%bareEvery != bareEvery-1 {
+		return r.ARICertID
+	}
+	return ""
+}
+
 // OpenAttempt stores the attempt that newOrder is sent for next.
 func (o *Order) OpenAttempt(accountID, lease string, now time.Time) error {
 	if o.State != Queued || o.Attempt() != nil {
 		return errs.New(errs.Precondition, "ORDER_STATE", "an order that is %s opens no attempt", o.State)
 	}
-	a := Attempt{Number: 1, IssuerID: o.Spec.IssuerID, AccountID: accountID, State: AttemptOpen, CreatedAt: now, Lease: lease}
-	if n := len(o.Attempts); n > 0 {
-		a.Number = o.Attempts[n-1].Number + 1
+	a := Attempt{
+		Number: o.NextAttempt(), IssuerID: o.Spec.IssuerID, AccountID: accountID, State: AttemptOpen, CreatedAt: now, Lease: lease, Replaces: o.Replacing(now),
 	}
 	if len(o.Attempts) >= maxAttempts { // of the dead, the first and the newest tell the story
 		o.Attempts = append(o.Attempts[:1:1], o.Attempts[len(o.Attempts)-maxAttempts+2:]...)
-	}
-	if r := o.Replaces; r != nil && !o.NoReplaces && r.IssuerID == a.IssuerID && r.NotAfter.After(now) && o.Retries%bareEvery != bareEvery-1 {
-		a.Replaces = r.ARICertID
 	}
 	o.Attempts = append(o.Attempts, a)
 	return nil

@@ -154,7 +154,7 @@ func issuer(d docstore.Doc[domain.Issuer]) *ordersv1.Issuer {
 		Id: d.ID, DisplayName: i.DisplayName, Team: d.Team, Kind: i.Kind, Disabled: i.Disabled, CreateTime: timestamppb.New(d.CreatedAt),
 		Acme: &ordersv1.AcmeIssuer{
 			DirectoryUrl: i.DirectoryURL, TrustRootsPem: i.TrustRootsPEM, IssuedRootsPem: i.IssuedRootsPEM, Contacts: i.Contacts,
-			TermsAgreed: i.TermsAgreed, AccountKeyAlgorithm: i.AccountKeyAlgorithm, Profile: i.Profile,
+			TermsAgreed: i.TermsAgreed, AccountKeyAlgorithm: i.AccountKeyAlgorithm, Profile: i.Profile, Limits: limits(i.Limits),
 		},
 		AccountId: app.AccountID(d.ID),
 	}
