@@ -17,6 +17,7 @@ func (a *app) issuers() *cobra.Command {
 	return group("issuers", "Manage the CAs that certificates come from", a.createIssuer(), issuerList().command(a, "List issuers"),
 		about(a, read, "get ID|NAME", "Show an issuer", "", nil, a.showIssuer),
 		about(a, k, "test ID|NAME", "Read the CA's directory and say what it supports", ":test", &ordersv1.TestIssuerRequest{}, a.showIssuerTest),
+		a.issuerBudget(k.complete),
 		a.deleting(k, "delete ID|NAME", "Delete an issuer without open orders", "issuer", &ordersv1.DeleteIssuerResponse{}, nil),
 	)
 }
@@ -67,6 +68,7 @@ func (a *app) createIssuer() *cobra.Command {
 	acme := &ordersv1.AcmeIssuer{}
 	i := &ordersv1.Issuer{Kind: "acme", Acme: acme}
 	var trust, issued string
+	var limits func() ([]*ordersv1.IssuerLimit, error)
 	cmd := a.verb("create NAME", "Add a CA that speaks ACME (RFC 8555)", 1, func(ctx context.Context, c *client, args []string) (err error) {
 		if acme.GetDirectoryUrl() == "" {
 			return usage("--directory-url is missing")
@@ -75,6 +77,9 @@ func (a *app) createIssuer() *cobra.Command {
 			return err
 		}
 		if acme.IssuedRootsPem, err = textFile(issued); err != nil {
+			return err
+		}
+		if acme.Limits, err = limits(); err != nil {
 			return err
 		}
 		i.DisplayName = args[0]
@@ -95,6 +100,7 @@ func (a *app) createIssuer() *cobra.Command {
 	f.StringVar(&acme.AccountKeyAlgorithm, "account-key", "", "`algorithm` of the account's key (default ECDSA_P256)")
 	f.StringVar(&i.Team, "team", "", "`team` that it belongs to; default: the token's")
 	complete(cmd, "account-key", keyAlgorithms...)
+	limits = limitFlags(cmd)
 	return cmd
 }
 
