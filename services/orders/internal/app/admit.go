@@ -60,7 +60,9 @@ func (a *App) admit(ctx context.Context, o *domain.Order, asked time.Time, issue
 			return reserved, nil, err
 		}
 		if refusal != nil {
-			a.answered(ctx, o.ID, o.NextAttempt(), reserved, issuer.Body, false)
+			a.settleTokens(ctx, o.ID, reserved, issuer.Body, func(b *domain.Bucket, l domain.Limit) bool {
+				return b.Yield(l, o.ID, o.NextAttempt(), o.Urgency(asked), refusal.Until, now)
+			})
 			a.Metrics.refused(ctx, issuer.ID, c.Limit.Kind)
 			return domain.Reservation{}, refusal, nil
 		}
@@ -87,17 +89,19 @@ func (a *App) claim(ctx context.Context, o *domain.Order, c domain.Claim, asked,
 		}
 		return refusal, err
 	}
-	err := a.changeBucket(ctx, issuer, c, func(b *domain.Bucket) {
+	err := a.changeBucket(ctx, issuer, c, func(b *domain.Bucket) bool {
 		refusal = nil
-		if ok, turn, before := b.Reserve(c.Limit, o.ID, o.NextAttempt(), o.Urgency(asked), now); !ok {
+		ok, turn, before := b.Reserve(c.Limit, o.ID, o.NextAttempt(), o.Urgency(asked), now)
+		if !ok {
 			refuse(*b, turn, before)
 		}
+		return ok || b.Keeps(o.ID)
 	})
 	return refusal, err
 }
 
-// changeBucket writes what f makes of a claim's bucket, which is made when there is none.
-func (a *App) changeBucket(ctx context.Context, issuer docstore.Doc[domain.Issuer], c domain.Claim, f func(b *domain.Bucket)) error {
+// changeBucket writes what f makes of a claim's bucket, which is made when there is none, unless f says that it need not be written.
+func (a *App) changeBucket(ctx context.Context, issuer docstore.Doc[domain.Issuer], c domain.Claim, f func(b *domain.Bucket) bool) error {
 	bucket := bucketID(issuer.ID, c.Limit.Kind, c.Scope)
 	lock := a.ledger.of(bucket)
 	lock.Lock()
@@ -105,7 +109,9 @@ func (a *App) changeBucket(ctx context.Context, issuer docstore.Doc[domain.Issue
 	for {
 		_, err := a.Budgets.Change(ctx, bucket, func(doc *docstore.Doc[domain.Bucket]) ([]outbox.Fact, error) {
 			doc.Body = doc.Body.Clone()
-			f(&doc.Body)
+			if !f(&doc.Body) {
+				return nil, outbox.ErrUnchanged
+			}
 			return nil, nil
 		})
 		if errs.KindOf(err) != errs.NotFound {
@@ -114,30 +120,34 @@ func (a *App) changeBucket(ctx context.Context, issuer docstore.Doc[domain.Issue
 		doc := docstore.Doc[domain.Bucket]{
 			Meta: docstore.Meta{ID: bucket, Team: issuer.Team}, Body: domain.Bucket{IssuerID: issuer.ID, Kind: c.Limit.Kind, Scope: c.Scope, Names: c.Names},
 		}
-		f(&doc.Body)
+		if !f(&doc.Body) {
+			return nil
+		}
 		if err = a.Budgets.Insert(ctx, &doc); errs.KindOf(err) != errs.AlreadyExists {
 			return err
 		}
 	}
 }
 
-// answered tells the ledger that the CA answered newOrder of an attempt: sent, or certainly not counted. When that cannot be written the reservation
-// runs out and counts as spent.
-func (a *App) answered(ctx context.Context, orderID string, attempt int64, r domain.Reservation, issuer domain.Issuer, sent bool) {
+// answered tells the ledger that the CA answered newOrder of an attempt: sent, or certainly not counted.
+func (a *App) answered(ctx context.Context, orderID string, at *domain.Attempt, issuer domain.Issuer, sent bool) {
+	a.settleTokens(ctx, orderID, at.Reservation, issuer, func(b *domain.Bucket, l domain.Limit) bool {
+		if sent {
+			return b.Sent(l, orderID, at.Number, a.Clock.Now())
+		}
+		return b.Release(l, orderID, at.Number, a.Clock.Now())
+	})
+}
+
+// settleTokens ends a reservation by f, which reports whether the bucket had it. What cannot be written runs out and counts as spent.
+func (a *App) settleTokens(ctx context.Context, orderID string, r domain.Reservation, issuer domain.Issuer, f func(b *domain.Bucket, l domain.Limit) bool) {
 	for _, bucket := range r.Buckets {
 		lock := a.ledger.of(bucket)
 		lock.Lock()
 		_, err := a.Budgets.Change(ctx, bucket, func(doc *docstore.Doc[domain.Bucket]) ([]outbox.Fact, error) {
 			l, limited := issuer.LimitOf(doc.Body.Kind)
-			if !limited {
-				return nil, outbox.ErrUnchanged
-			}
 			doc.Body = doc.Body.Clone()
-			settle := doc.Body.Release
-			if sent {
-				settle = doc.Body.Sent
-			}
-			if !settle(l, orderID, attempt, a.Clock.Now()) {
+			if !limited || !f(&doc.Body, l) {
 				return nil, outbox.ErrUnchanged
 			}
 			return nil, nil
@@ -157,7 +167,7 @@ func (a *App) limited(ctx context.Context, o *domain.Order, f *domain.Failure, i
 	now := a.Clock.Now()
 	claims, until := o.Concerned(issuer.Body.EffectiveLimits(), f, now)
 	for _, c := range claims {
-		if err := a.changeBucket(ctx, issuer, c, func(b *domain.Bucket) { b.Close(c.Limit, until, now) }); err != nil {
+		if err := a.changeBucket(ctx, issuer, c, func(b *domain.Bucket) bool { b.Close(c.Limit, until, now); return true }); err != nil {
 			return err
 		}
 	}
@@ -181,7 +191,7 @@ func (a *App) countFailures(ctx context.Context, at *domain.Attempt, zs []domain
 	slices.Sort(failed)
 	for _, n := range slices.Compact(failed) {
 		c := domain.Claim{Limit: l, Scope: n, Names: []string{n}}
-		if err := a.changeBucket(ctx, issuer, c, func(b *domain.Bucket) { b.Spend(l, a.Clock.Now()) }); err != nil {
+		if err := a.changeBucket(ctx, issuer, c, func(b *domain.Bucket) bool { b.Spend(l, a.Clock.Now()); return true }); err != nil {
 			return err
 		}
 	}

@@ -217,7 +217,7 @@ func (a *App) newOrder(ctx context.Context, o domain.Order, acc acme.Account, is
 	if err != nil {
 		return a.notOrdered(ctx, err, &o, acc, issuer)
 	}
-	a.answered(ctx, o.ID, at.Number, at.Reservation, issuer.Body, true)
+	a.answered(ctx, o.ID, at, issuer.Body, true)
 	var zs []domain.Authorization
 	if ca.Status == "pending" {
 		zs, _ = a.read(ctx, acc, ca.AuthzURLs) // in trouble the next step reads them
@@ -245,7 +245,7 @@ func (a *App) notOrdered(ctx context.Context, err error, o *domain.Order, acc ac
 		return result{}, err
 	}
 	if !f.Unknown {
-		a.answered(ctx, o.ID, at.Number, at.Reservation, issuer.Body, false)
+		a.answered(ctx, o.ID, at, issuer.Body, false)
 	}
 	if err := a.limited(ctx, o, f, issuer); err != nil {
 		return result{}, err

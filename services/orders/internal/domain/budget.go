@@ -220,6 +220,8 @@ const (
 	SendMargin = 30 * time.Second
 	// keepPlace is how long after its turn an order that does not come keeps its place.
 	keepPlace = time.Minute
+	// yieldFor is how long a place is kept for an order that waits for another bucket.
+	yieldFor = 10 * time.Minute
 	// maxWaiting is how many orders, the most urgent, a bucket keeps in order. The others come again when these had their turn.
 	maxWaiting = 100
 	// turnPause is after which time an order looks again for which there would be a token if those before it came.
@@ -304,11 +306,22 @@ func (b *Bucket) Reserve(l Limit, order string, attempt int64, urgency, now time
 	}
 	turn = b.tokenAt(l, before, now)
 	me.Till = turn.Add(keepPlace)
-	b.Waiting = slices.Insert(b.Waiting, before, me)
+	b.enlist(me)
+	return false, turn, before
+}
+
+// enlist gives an order its place, which it does not have yet; the least urgent may lose theirs.
+func (b *Bucket) enlist(w Waiter) {
+	at, _ := slices.BinarySearchFunc(b.Waiting, w, sooner)
+	b.Waiting = slices.Insert(b.Waiting, at, w)
 	if len(b.Waiting) > maxWaiting {
 		b.Waiting = b.Waiting[:maxWaiting]
 	}
-	return false, turn, before
+}
+
+// Keeps reports whether the order has a place among those that wait.
+func (b *Bucket) Keeps(order string) bool {
+	return slices.ContainsFunc(b.Waiting, func(w Waiter) bool { return w.Order == order })
 }
 
 func sooner(a, b Waiter) int {
@@ -323,6 +336,20 @@ func (b *Bucket) Release(l Limit, order string, attempt int64, now time.Time) bo
 	b.tidy(l, now)
 	defer b.mark(l, now)
 	return b.drop(order, attempt)
+}
+
+// Yield gives the token of an attempt back that has to wait for another bucket until the moment given. When that is soon its place here is kept: an order
+// that needs two scarce tokens would else find the one gone whenever it has the other. When it is far off nobody waits for it.
+func (b *Bucket) Yield(l Limit, order string, attempt int64, urgency, until, now time.Time) bool {
+	b.tidy(l, now)
+	defer b.mark(l, now)
+	if !b.drop(order, attempt) {
+		return false
+	}
+	if until.Sub(now) <= yieldFor {
+		b.enlist(Waiter{Order: order, Urgency: urgency, Till: until.Add(keepPlace)})
+	}
+	return true
 }
 
 // Sent spends the token of an attempt: newOrder was answered before now. It reports whether it was reserved.

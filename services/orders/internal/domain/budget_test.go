@@ -155,6 +155,33 @@ func TestTheMostUrgentGoesFirst(t *testing.T) {
 	require.Equal(t, "goes", ask("newcomer", 60*24*time.Hour, late.Add(time.Minute)), "who does not come loses the place")
 }
 
+func TestAnOrderThatWaitsElsewhereKeepsItsPlaceForAShortWhile(t *testing.T) {
+	one := Limit{Kind: OrdersPerAccount, Capacity: 1, Period: time.Second}
+	for _, r := range []struct {
+		name string
+		wait time.Duration
+		goes bool // another order, less urgent, at once
+	}{
+		{"a wait of minutes: the token is kept for it", yieldFor, false},
+		{"a longer wait: nobody waits for it", yieldFor + time.Millisecond, true},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			var b Bucket
+			ok, _, _ := b.Reserve(one, "urgent", 1, t0, t0)
+			require.True(t, ok)
+			require.True(t, b.Yield(one, "urgent", 1, t0, t0.Add(r.wait), t0))
+			require.False(t, b.Yield(one, "urgent", 1, t0, t0.Add(r.wait), t0), "once")
+			require.EqualValues(t, 1, b.Left(one, t0), "nothing was sent")
+			ok, _, _ = b.Reserve(one, "other", 1, t0.Add(time.Hour), t0)
+			require.Equal(t, r.goes, ok)
+			if !r.goes {
+				ok, _, _ = b.Reserve(one, "urgent", 1, t0, t0.Add(r.wait))
+				require.True(t, ok)
+			}
+		})
+	}
+}
+
 func TestABucketKeepsTheMostUrgentInOrder(t *testing.T) {
 	one := Limit{Kind: OrdersPerAccount, Capacity: 1, Period: time.Second}
 	b := Bucket{FullAt: t0.Add(time.Second)}
@@ -167,6 +194,7 @@ func TestABucketKeepsTheMostUrgentInOrder(t *testing.T) {
 	require.Equal(t, fmt.Sprint("o", 2*maxWaiting-1), b.Waiting[0].Order)
 	_, turn, before := b.Reserve(one, "last", 1, t0.Add(time.Hour), t0)
 	require.Equal(t, maxWaiting, before)
+	require.False(t, b.Keeps("last"))
 	require.Equal(t, t0.Add((maxWaiting+1)*time.Second), turn, "it comes again when those had their turn")
 }
 
