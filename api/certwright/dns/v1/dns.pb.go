@@ -14,6 +14,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -34,13 +35,17 @@ type DNSAccount struct {
 	Id          string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	Team        string `protobuf:"bytes,3,opt,name=team,proto3" json:"team,omitempty"`
-	// "rfc2136".
+	// "rfc2136", "cloudflare", "route53", "azure" or "godaddy"; may be left out where the message of one provider is given.
 	Provider string   `protobuf:"bytes,4,opt,name=provider,proto3" json:"provider,omitempty"`
 	Rfc2136  *RFC2136 `protobuf:"bytes,5,opt,name=rfc2136,proto3" json:"rfc2136,omitempty"`
 	// Zones that the account is used for; a name belongs to the longest one that it ends in.
 	Zones         []string               `protobuf:"bytes,6,rep,name=zones,proto3" json:"zones,omitempty"`
 	Disabled      bool                   `protobuf:"varint,7,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	Cloudflare    *Cloudflare            `protobuf:"bytes,9,opt,name=cloudflare,proto3" json:"cloudflare,omitempty"`
+	Route53       *Route53               `protobuf:"bytes,10,opt,name=route53,proto3" json:"route53,omitempty"`
+	Azure         *Azure                 `protobuf:"bytes,11,opt,name=azure,proto3" json:"azure,omitempty"`
+	Godaddy       *GoDaddy               `protobuf:"bytes,12,opt,name=godaddy,proto3" json:"godaddy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -131,7 +136,35 @@ func (x *DNSAccount) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// RFC2136 is a name server that takes signed dynamic updates.
+func (x *DNSAccount) GetCloudflare() *Cloudflare {
+	if x != nil {
+		return x.Cloudflare
+	}
+	return nil
+}
+
+func (x *DNSAccount) GetRoute53() *Route53 {
+	if x != nil {
+		return x.Route53
+	}
+	return nil
+}
+
+func (x *DNSAccount) GetAzure() *Azure {
+	if x != nil {
+		return x.Azure
+	}
+	return nil
+}
+
+func (x *DNSAccount) GetGodaddy() *GoDaddy {
+	if x != nil {
+		return x.Godaddy
+	}
+	return nil
+}
+
+// RFC2136 is a name server that takes signed dynamic updates. Either one server and key for all zones of the account, or one for each zone in zones.
 type RFC2136 struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host:port.
@@ -143,7 +176,9 @@ type RFC2136 struct {
 	// hmac-sha256 (default), hmac-sha384, hmac-sha512, hmac-sha224, hmac-sha1.
 	TsigAlgorithm string `protobuf:"bytes,4,opt,name=tsig_algorithm,json=tsigAlgorithm,proto3" json:"tsig_algorithm,omitempty"`
 	// TTL of the records, default 60 s.
-	TtlSeconds    int32 `protobuf:"varint,5,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	TtlSeconds int32 `protobuf:"varint,5,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// One for each zone of the account, instead of server and key.
+	Zones         []*RFC2136Zone `protobuf:"bytes,6,rep,name=zones,proto3" json:"zones,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +248,456 @@ func (x *RFC2136) GetTtlSeconds() int32 {
 	return 0
 }
 
+func (x *RFC2136) GetZones() []*RFC2136Zone {
+	if x != nil {
+		return x.Zones
+	}
+	return nil
+}
+
+// RFC2136Zone is the name server and key of one zone.
+type RFC2136Zone struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of the account's zones.
+	Zone string `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
+	// host:port.
+	Server string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
+	// TSIG key name (RFC 8945).
+	TsigKeyName string `protobuf:"bytes,3,opt,name=tsig_key_name,json=tsigKeyName,proto3" json:"tsig_key_name,omitempty"`
+	// Base64. Write-only: never returned.
+	TsigSecret string `protobuf:"bytes,4,opt,name=tsig_secret,json=tsigSecret,proto3" json:"tsig_secret,omitempty"`
+	// hmac-sha256 (default), hmac-sha384, hmac-sha512, hmac-sha224, hmac-sha1.
+	TsigAlgorithm string `protobuf:"bytes,5,opt,name=tsig_algorithm,json=tsigAlgorithm,proto3" json:"tsig_algorithm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RFC2136Zone) Reset() {
+	*x = RFC2136Zone{}
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RFC2136Zone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RFC2136Zone) ProtoMessage() {}
+
+func (x *RFC2136Zone) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RFC2136Zone.ProtoReflect.Descriptor instead.
+func (*RFC2136Zone) Descriptor() ([]byte, []int) {
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RFC2136Zone) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *RFC2136Zone) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *RFC2136Zone) GetTsigKeyName() string {
+	if x != nil {
+		return x.TsigKeyName
+	}
+	return ""
+}
+
+func (x *RFC2136Zone) GetTsigSecret() string {
+	if x != nil {
+		return x.TsigSecret
+	}
+	return ""
+}
+
+func (x *RFC2136Zone) GetTsigAlgorithm() string {
+	if x != nil {
+		return x.TsigAlgorithm
+	}
+	return ""
+}
+
+// Cloudflare is access by an API token, or by the global API key of a user.
+type Cloudflare struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With the permissions DNS:Edit and, without a zone token, Zone:Read. Write-only: never returned.
+	ApiToken string `protobuf:"bytes,1,opt,name=api_token,json=apiToken,proto3" json:"api_token,omitempty"`
+	// With the permission Zone:Read, when the API token has not got it. Write-only: never returned.
+	ZoneToken string `protobuf:"bytes,2,opt,name=zone_token,json=zoneToken,proto3" json:"zone_token,omitempty"`
+	// Of the user whose global API key it is.
+	Email string `protobuf:"bytes,3,opt,name=email,proto3" json:"email,omitempty"`
+	// Instead of a token; it may do all that the user may. Write-only: never returned.
+	GlobalApiKey string `protobuf:"bytes,4,opt,name=global_api_key,json=globalApiKey,proto3" json:"global_api_key,omitempty"`
+	// TTL of the records, 60 (default) to 86400 s.
+	TtlSeconds    int32 `protobuf:"varint,5,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cloudflare) Reset() {
+	*x = Cloudflare{}
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cloudflare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cloudflare) ProtoMessage() {}
+
+func (x *Cloudflare) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cloudflare.ProtoReflect.Descriptor instead.
+func (*Cloudflare) Descriptor() ([]byte, []int) {
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Cloudflare) GetApiToken() string {
+	if x != nil {
+		return x.ApiToken
+	}
+	return ""
+}
+
+func (x *Cloudflare) GetZoneToken() string {
+	if x != nil {
+		return x.ZoneToken
+	}
+	return ""
+}
+
+func (x *Cloudflare) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *Cloudflare) GetGlobalApiKey() string {
+	if x != nil {
+		return x.GlobalApiKey
+	}
+	return ""
+}
+
+func (x *Cloudflare) GetTtlSeconds() int32 {
+	if x != nil {
+		return x.TtlSeconds
+	}
+	return 0
+}
+
+// Route53 is access to Amazon Route 53 by an access key, which may take on a role.
+type Route53 struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	AccessKeyId string                 `protobuf:"bytes,1,opt,name=access_key_id,json=accessKeyId,proto3" json:"access_key_id,omitempty"`
+	// Write-only: never returned.
+	SecretAccessKey string `protobuf:"bytes,2,opt,name=secret_access_key,json=secretAccessKey,proto3" json:"secret_access_key,omitempty"`
+	// Of temporary credentials. Write-only: never returned.
+	SessionToken string `protobuf:"bytes,3,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
+	// Role to take on, arn:aws:iam::<account>:role/<name>.
+	RoleArn string `protobuf:"bytes,4,opt,name=role_arn,json=roleArn,proto3" json:"role_arn,omitempty"`
+	// What the role's trust policy wants to be told.
+	ExternalId string `protobuf:"bytes,5,opt,name=external_id,json=externalId,proto3" json:"external_id,omitempty"`
+	// For an account with one zone; otherwise the public hosted zone is found by its name.
+	HostedZoneId string `protobuf:"bytes,6,opt,name=hosted_zone_id,json=hostedZoneId,proto3" json:"hosted_zone_id,omitempty"`
+	// Whose partition and STS are used, default us-east-1.
+	Region string `protobuf:"bytes,7,opt,name=region,proto3" json:"region,omitempty"`
+	// TTL of the records, default 60 s.
+	TtlSeconds    int32 `protobuf:"varint,8,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route53) Reset() {
+	*x = Route53{}
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route53) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route53) ProtoMessage() {}
+
+func (x *Route53) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route53.ProtoReflect.Descriptor instead.
+func (*Route53) Descriptor() ([]byte, []int) {
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Route53) GetAccessKeyId() string {
+	if x != nil {
+		return x.AccessKeyId
+	}
+	return ""
+}
+
+func (x *Route53) GetSecretAccessKey() string {
+	if x != nil {
+		return x.SecretAccessKey
+	}
+	return ""
+}
+
+func (x *Route53) GetSessionToken() string {
+	if x != nil {
+		return x.SessionToken
+	}
+	return ""
+}
+
+func (x *Route53) GetRoleArn() string {
+	if x != nil {
+		return x.RoleArn
+	}
+	return ""
+}
+
+func (x *Route53) GetExternalId() string {
+	if x != nil {
+		return x.ExternalId
+	}
+	return ""
+}
+
+func (x *Route53) GetHostedZoneId() string {
+	if x != nil {
+		return x.HostedZoneId
+	}
+	return ""
+}
+
+func (x *Route53) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Route53) GetTtlSeconds() int32 {
+	if x != nil {
+		return x.TtlSeconds
+	}
+	return 0
+}
+
+// Azure is access to zones of Azure DNS.
+type Azure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Subscription that the zones are in.
+	SubscriptionId string `protobuf:"bytes,1,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
+	ResourceGroup  string `protobuf:"bytes,2,opt,name=resource_group,json=resourceGroup,proto3" json:"resource_group,omitempty"`
+	// "service_principal" (default), "managed_identity" or "workload_identity", the latter two of the host that the dns service runs on.
+	Authentication string `protobuf:"bytes,3,opt,name=authentication,proto3" json:"authentication,omitempty"`
+	TenantId       string `protobuf:"bytes,4,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Of the service principal or workload identity, or of a user-assigned managed identity.
+	ClientId string `protobuf:"bytes,5,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// Of the service principal. Write-only: never returned.
+	ClientSecret string `protobuf:"bytes,6,opt,name=client_secret,json=clientSecret,proto3" json:"client_secret,omitempty"`
+	// "public" (default), "usgovernment" or "china".
+	Environment string `protobuf:"bytes,7,opt,name=environment,proto3" json:"environment,omitempty"`
+	// TTL of the records, default 60 s.
+	TtlSeconds    int32 `protobuf:"varint,8,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Azure) Reset() {
+	*x = Azure{}
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Azure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Azure) ProtoMessage() {}
+
+func (x *Azure) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Azure.ProtoReflect.Descriptor instead.
+func (*Azure) Descriptor() ([]byte, []int) {
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Azure) GetSubscriptionId() string {
+	if x != nil {
+		return x.SubscriptionId
+	}
+	return ""
+}
+
+func (x *Azure) GetResourceGroup() string {
+	if x != nil {
+		return x.ResourceGroup
+	}
+	return ""
+}
+
+func (x *Azure) GetAuthentication() string {
+	if x != nil {
+		return x.Authentication
+	}
+	return ""
+}
+
+func (x *Azure) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *Azure) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *Azure) GetClientSecret() string {
+	if x != nil {
+		return x.ClientSecret
+	}
+	return ""
+}
+
+func (x *Azure) GetEnvironment() string {
+	if x != nil {
+		return x.Environment
+	}
+	return ""
+}
+
+func (x *Azure) GetTtlSeconds() int32 {
+	if x != nil {
+		return x.TtlSeconds
+	}
+	return 0
+}
+
+// GoDaddy is access by an API key of production.
+type GoDaddy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Write-only: never returned.
+	ApiKey string `protobuf:"bytes,1,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	// Write-only: never returned.
+	ApiSecret string `protobuf:"bytes,2,opt,name=api_secret,json=apiSecret,proto3" json:"api_secret,omitempty"`
+	// TTL of the records, 600 (default) to 86400 s.
+	TtlSeconds    int32 `protobuf:"varint,3,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GoDaddy) Reset() {
+	*x = GoDaddy{}
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GoDaddy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GoDaddy) ProtoMessage() {}
+
+func (x *GoDaddy) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GoDaddy.ProtoReflect.Descriptor instead.
+func (*GoDaddy) Descriptor() ([]byte, []int) {
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GoDaddy) GetApiKey() string {
+	if x != nil {
+		return x.ApiKey
+	}
+	return ""
+}
+
+func (x *GoDaddy) GetApiSecret() string {
+	if x != nil {
+		return x.ApiSecret
+	}
+	return ""
+}
+
+func (x *GoDaddy) GetTtlSeconds() int32 {
+	if x != nil {
+		return x.TtlSeconds
+	}
+	return 0
+}
+
 type CreateDNSAccountRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -223,7 +708,7 @@ type CreateDNSAccountRequest struct {
 
 func (x *CreateDNSAccountRequest) Reset() {
 	*x = CreateDNSAccountRequest{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[2]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -235,7 +720,7 @@ func (x *CreateDNSAccountRequest) String() string {
 func (*CreateDNSAccountRequest) ProtoMessage() {}
 
 func (x *CreateDNSAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[2]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -248,7 +733,7 @@ func (x *CreateDNSAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDNSAccountRequest.ProtoReflect.Descriptor instead.
 func (*CreateDNSAccountRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{2}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateDNSAccountRequest) GetRequestId() string {
@@ -274,7 +759,7 @@ type GetDNSAccountRequest struct {
 
 func (x *GetDNSAccountRequest) Reset() {
 	*x = GetDNSAccountRequest{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[3]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +771,7 @@ func (x *GetDNSAccountRequest) String() string {
 func (*GetDNSAccountRequest) ProtoMessage() {}
 
 func (x *GetDNSAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[3]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +784,7 @@ func (x *GetDNSAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDNSAccountRequest.ProtoReflect.Descriptor instead.
 func (*GetDNSAccountRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{3}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetDNSAccountRequest) GetId() string {
@@ -319,7 +804,7 @@ type ListDNSAccountsRequest struct {
 
 func (x *ListDNSAccountsRequest) Reset() {
 	*x = ListDNSAccountsRequest{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[4]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -331,7 +816,7 @@ func (x *ListDNSAccountsRequest) String() string {
 func (*ListDNSAccountsRequest) ProtoMessage() {}
 
 func (x *ListDNSAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[4]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -344,7 +829,7 @@ func (x *ListDNSAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDNSAccountsRequest.ProtoReflect.Descriptor instead.
 func (*ListDNSAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{4}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListDNSAccountsRequest) GetPageSize() int32 {
@@ -371,7 +856,7 @@ type ListDNSAccountsResponse struct {
 
 func (x *ListDNSAccountsResponse) Reset() {
 	*x = ListDNSAccountsResponse{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[5]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +868,7 @@ func (x *ListDNSAccountsResponse) String() string {
 func (*ListDNSAccountsResponse) ProtoMessage() {}
 
 func (x *ListDNSAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[5]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +881,7 @@ func (x *ListDNSAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDNSAccountsResponse.ProtoReflect.Descriptor instead.
 func (*ListDNSAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{5}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListDNSAccountsResponse) GetDnsAccounts() []*DNSAccount {
@@ -422,7 +907,7 @@ type DeleteDNSAccountRequest struct {
 
 func (x *DeleteDNSAccountRequest) Reset() {
 	*x = DeleteDNSAccountRequest{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[6]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +919,7 @@ func (x *DeleteDNSAccountRequest) String() string {
 func (*DeleteDNSAccountRequest) ProtoMessage() {}
 
 func (x *DeleteDNSAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[6]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +932,7 @@ func (x *DeleteDNSAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDNSAccountRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDNSAccountRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{6}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteDNSAccountRequest) GetId() string {
@@ -465,7 +950,7 @@ type DeleteDNSAccountResponse struct {
 
 func (x *DeleteDNSAccountResponse) Reset() {
 	*x = DeleteDNSAccountResponse{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[7]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +962,7 @@ func (x *DeleteDNSAccountResponse) String() string {
 func (*DeleteDNSAccountResponse) ProtoMessage() {}
 
 func (x *DeleteDNSAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[7]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +975,7 @@ func (x *DeleteDNSAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDNSAccountResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDNSAccountResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{7}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{12}
 }
 
 type EnableDNSAccountRequest struct {
@@ -502,7 +987,7 @@ type EnableDNSAccountRequest struct {
 
 func (x *EnableDNSAccountRequest) Reset() {
 	*x = EnableDNSAccountRequest{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[8]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +999,7 @@ func (x *EnableDNSAccountRequest) String() string {
 func (*EnableDNSAccountRequest) ProtoMessage() {}
 
 func (x *EnableDNSAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[8]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +1012,7 @@ func (x *EnableDNSAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableDNSAccountRequest.ProtoReflect.Descriptor instead.
 func (*EnableDNSAccountRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{8}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EnableDNSAccountRequest) GetId() string {
@@ -546,7 +1031,7 @@ type DisableDNSAccountRequest struct {
 
 func (x *DisableDNSAccountRequest) Reset() {
 	*x = DisableDNSAccountRequest{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[9]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +1043,7 @@ func (x *DisableDNSAccountRequest) String() string {
 func (*DisableDNSAccountRequest) ProtoMessage() {}
 
 func (x *DisableDNSAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[9]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,7 +1056,7 @@ func (x *DisableDNSAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableDNSAccountRequest.ProtoReflect.Descriptor instead.
 func (*DisableDNSAccountRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{9}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DisableDNSAccountRequest) GetId() string {
@@ -592,7 +1077,7 @@ type TestDNSAccountRequest struct {
 
 func (x *TestDNSAccountRequest) Reset() {
 	*x = TestDNSAccountRequest{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[10]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +1089,7 @@ func (x *TestDNSAccountRequest) String() string {
 func (*TestDNSAccountRequest) ProtoMessage() {}
 
 func (x *TestDNSAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[10]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +1102,7 @@ func (x *TestDNSAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestDNSAccountRequest.ProtoReflect.Descriptor instead.
 func (*TestDNSAccountRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{10}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TestDNSAccountRequest) GetId() string {
@@ -646,7 +1131,7 @@ type TestDNSAccountResponse struct {
 
 func (x *TestDNSAccountResponse) Reset() {
 	*x = TestDNSAccountResponse{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[11]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +1143,7 @@ func (x *TestDNSAccountResponse) String() string {
 func (*TestDNSAccountResponse) ProtoMessage() {}
 
 func (x *TestDNSAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[11]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +1156,7 @@ func (x *TestDNSAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestDNSAccountResponse.ProtoReflect.Descriptor instead.
 func (*TestDNSAccountResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{11}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TestDNSAccountResponse) GetOk() bool {
@@ -705,7 +1190,7 @@ type ResolveDNSAccountRequest struct {
 
 func (x *ResolveDNSAccountRequest) Reset() {
 	*x = ResolveDNSAccountRequest{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[12]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -717,7 +1202,7 @@ func (x *ResolveDNSAccountRequest) String() string {
 func (*ResolveDNSAccountRequest) ProtoMessage() {}
 
 func (x *ResolveDNSAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[12]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +1215,7 @@ func (x *ResolveDNSAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveDNSAccountRequest.ProtoReflect.Descriptor instead.
 func (*ResolveDNSAccountRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{12}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResolveDNSAccountRequest) GetName() string {
@@ -759,7 +1244,7 @@ type ResolveDNSAccountResponse struct {
 
 func (x *ResolveDNSAccountResponse) Reset() {
 	*x = ResolveDNSAccountResponse{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[13]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +1256,7 @@ func (x *ResolveDNSAccountResponse) String() string {
 func (*ResolveDNSAccountResponse) ProtoMessage() {}
 
 func (x *ResolveDNSAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[13]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +1269,7 @@ func (x *ResolveDNSAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveDNSAccountResponse.ProtoReflect.Descriptor instead.
 func (*ResolveDNSAccountResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{13}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResolveDNSAccountResponse) GetAccountId() string {
@@ -818,7 +1303,7 @@ type ListRecordSetsRequest struct {
 
 func (x *ListRecordSetsRequest) Reset() {
 	*x = ListRecordSetsRequest{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[14]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +1315,7 @@ func (x *ListRecordSetsRequest) String() string {
 func (*ListRecordSetsRequest) ProtoMessage() {}
 
 func (x *ListRecordSetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[14]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1328,7 @@ func (x *ListRecordSetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordSetsRequest.ProtoReflect.Descriptor instead.
 func (*ListRecordSetsRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{14}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRecordSetsRequest) GetPageSize() int32 {
@@ -870,7 +1355,7 @@ type ListRecordSetsResponse struct {
 
 func (x *ListRecordSetsResponse) Reset() {
 	*x = ListRecordSetsResponse{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[15]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1367,7 @@ func (x *ListRecordSetsResponse) String() string {
 func (*ListRecordSetsResponse) ProtoMessage() {}
 
 func (x *ListRecordSetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[15]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1380,7 @@ func (x *ListRecordSetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRecordSetsResponse.ProtoReflect.Descriptor instead.
 func (*ListRecordSetsResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{15}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListRecordSetsResponse) GetRecordSets() []*RecordSet {
@@ -928,7 +1413,7 @@ type RecordSet struct {
 
 func (x *RecordSet) Reset() {
 	*x = RecordSet{}
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[16]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1425,7 @@ func (x *RecordSet) String() string {
 func (*RecordSet) ProtoMessage() {}
 
 func (x *RecordSet) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_dns_v1_dns_proto_msgTypes[16]
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1438,7 @@ func (x *RecordSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordSet.ProtoReflect.Descriptor instead.
 func (*RecordSet) Descriptor() ([]byte, []int) {
-	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{16}
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordSet) GetFqdn() string {
@@ -1005,11 +1490,73 @@ func (x *RecordSet) GetNextTime() *timestamppb.Timestamp {
 	return nil
 }
 
+type UpdateDNSAccountRequest struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	DnsAccount *DNSAccount            `protobuf:"bytes,2,opt,name=dns_account,json=dnsAccount,proto3" json:"dns_account,omitempty"`
+	// Which of display_name, zones, and the message of the account's provider to change; empty: all that are set. A provider's message is replaced
+	// whole, with its secrets.
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateDNSAccountRequest) Reset() {
+	*x = UpdateDNSAccountRequest{}
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateDNSAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateDNSAccountRequest) ProtoMessage() {}
+
+func (x *UpdateDNSAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_dns_v1_dns_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateDNSAccountRequest.ProtoReflect.Descriptor instead.
+func (*UpdateDNSAccountRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_dns_v1_dns_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *UpdateDNSAccountRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UpdateDNSAccountRequest) GetDnsAccount() *DNSAccount {
+	if x != nil {
+		return x.DnsAccount
+	}
+	return nil
+}
+
+func (x *UpdateDNSAccountRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
 var File_certwright_dns_v1_dns_proto protoreflect.FileDescriptor
 
 const file_certwright_dns_v1_dns_proto_rawDesc = "" +
 	"\n" +
-	"\x1bcertwright/dns/v1/dns.proto\x12\x11certwright.dns.v1\x1a#certwright/options/v1/options.proto\x1a\x1fcertwright/types/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n" +
+	"\x1bcertwright/dns/v1/dns.proto\x12\x11certwright.dns.v1\x1a#certwright/options/v1/options.proto\x1a\x1fcertwright/types/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x03\n" +
 	"\n" +
 	"DNSAccount\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
@@ -1020,7 +1567,14 @@ const file_certwright_dns_v1_dns_proto_rawDesc = "" +
 	"\x05zones\x18\x06 \x03(\tR\x05zones\x12\x1a\n" +
 	"\bdisabled\x18\a \x01(\bR\bdisabled\x12;\n" +
 	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xae\x01\n" +
+	"createTime\x12=\n" +
+	"\n" +
+	"cloudflare\x18\t \x01(\v2\x1d.certwright.dns.v1.CloudflareR\n" +
+	"cloudflare\x124\n" +
+	"\aroute53\x18\n" +
+	" \x01(\v2\x1a.certwright.dns.v1.Route53R\aroute53\x12.\n" +
+	"\x05azure\x18\v \x01(\v2\x18.certwright.dns.v1.AzureR\x05azure\x124\n" +
+	"\agodaddy\x18\f \x01(\v2\x1a.certwright.dns.v1.GoDaddyR\agodaddy\"\xe4\x01\n" +
 	"\aRFC2136\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\"\n" +
 	"\rtsig_key_name\x18\x02 \x01(\tR\vtsigKeyName\x12\x1f\n" +
@@ -1028,6 +1582,50 @@ const file_certwright_dns_v1_dns_proto_rawDesc = "" +
 	"tsigSecret\x12%\n" +
 	"\x0etsig_algorithm\x18\x04 \x01(\tR\rtsigAlgorithm\x12\x1f\n" +
 	"\vttl_seconds\x18\x05 \x01(\x05R\n" +
+	"ttlSeconds\x124\n" +
+	"\x05zones\x18\x06 \x03(\v2\x1e.certwright.dns.v1.RFC2136ZoneR\x05zones\"\xa5\x01\n" +
+	"\vRFC2136Zone\x12\x12\n" +
+	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x16\n" +
+	"\x06server\x18\x02 \x01(\tR\x06server\x12\"\n" +
+	"\rtsig_key_name\x18\x03 \x01(\tR\vtsigKeyName\x12\x1f\n" +
+	"\vtsig_secret\x18\x04 \x01(\tR\n" +
+	"tsigSecret\x12%\n" +
+	"\x0etsig_algorithm\x18\x05 \x01(\tR\rtsigAlgorithm\"\xa5\x01\n" +
+	"\n" +
+	"Cloudflare\x12\x1b\n" +
+	"\tapi_token\x18\x01 \x01(\tR\bapiToken\x12\x1d\n" +
+	"\n" +
+	"zone_token\x18\x02 \x01(\tR\tzoneToken\x12\x14\n" +
+	"\x05email\x18\x03 \x01(\tR\x05email\x12$\n" +
+	"\x0eglobal_api_key\x18\x04 \x01(\tR\fglobalApiKey\x12\x1f\n" +
+	"\vttl_seconds\x18\x05 \x01(\x05R\n" +
+	"ttlSeconds\"\x99\x02\n" +
+	"\aRoute53\x12\"\n" +
+	"\raccess_key_id\x18\x01 \x01(\tR\vaccessKeyId\x12*\n" +
+	"\x11secret_access_key\x18\x02 \x01(\tR\x0fsecretAccessKey\x12#\n" +
+	"\rsession_token\x18\x03 \x01(\tR\fsessionToken\x12\x19\n" +
+	"\brole_arn\x18\x04 \x01(\tR\aroleArn\x12\x1f\n" +
+	"\vexternal_id\x18\x05 \x01(\tR\n" +
+	"externalId\x12$\n" +
+	"\x0ehosted_zone_id\x18\x06 \x01(\tR\fhostedZoneId\x12\x16\n" +
+	"\x06region\x18\a \x01(\tR\x06region\x12\x1f\n" +
+	"\vttl_seconds\x18\b \x01(\x05R\n" +
+	"ttlSeconds\"\xa1\x02\n" +
+	"\x05Azure\x12'\n" +
+	"\x0fsubscription_id\x18\x01 \x01(\tR\x0esubscriptionId\x12%\n" +
+	"\x0eresource_group\x18\x02 \x01(\tR\rresourceGroup\x12&\n" +
+	"\x0eauthentication\x18\x03 \x01(\tR\x0eauthentication\x12\x1b\n" +
+	"\ttenant_id\x18\x04 \x01(\tR\btenantId\x12\x1b\n" +
+	"\tclient_id\x18\x05 \x01(\tR\bclientId\x12#\n" +
+	"\rclient_secret\x18\x06 \x01(\tR\fclientSecret\x12 \n" +
+	"\venvironment\x18\a \x01(\tR\venvironment\x12\x1f\n" +
+	"\vttl_seconds\x18\b \x01(\x05R\n" +
+	"ttlSeconds\"b\n" +
+	"\aGoDaddy\x12\x17\n" +
+	"\aapi_key\x18\x01 \x01(\tR\x06apiKey\x12\x1d\n" +
+	"\n" +
+	"api_secret\x18\x02 \x01(\tR\tapiSecret\x12\x1f\n" +
+	"\vttl_seconds\x18\x03 \x01(\x05R\n" +
 	"ttlSeconds\"x\n" +
 	"\x17CreateDNSAccountRequest\x12\x1d\n" +
 	"\n" +
@@ -1081,8 +1679,13 @@ const file_certwright_dns_v1_dns_proto_rawDesc = "" +
 	"\x0edesired_values\x18\x04 \x03(\tR\rdesiredValues\x12%\n" +
 	"\x0epresent_values\x18\x05 \x03(\tR\rpresentValues\x126\n" +
 	"\aproblem\x18\x06 \x01(\v2\x1c.certwright.types.v1.ProblemR\aproblem\x127\n" +
-	"\tnext_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime2\xc2\n" +
-	"\n" +
+	"\tnext_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\"\xa6\x01\n" +
+	"\x17UpdateDNSAccountRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12>\n" +
+	"\vdns_account\x18\x02 \x01(\v2\x1d.certwright.dns.v1.DNSAccountR\n" +
+	"dnsAccount\x12;\n" +
+	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask2\xd5\v\n" +
 	"\n" +
 	"DNSService\x12\x8b\x01\n" +
 	"\x10CreateDNSAccount\x12*.certwright.dns.v1.CreateDNSAccountRequest\x1a\x1d.certwright.dns.v1.DNSAccount\",\x8a\xb5\x18\x0e\n" +
@@ -1111,7 +1714,10 @@ const file_certwright_dns_v1_dns_proto_rawDesc = "" +
 	"challenges\x12\x8b\x01\n" +
 	"\x0eListRecordSets\x12(.certwright.dns.v1.ListRecordSetsRequest\x1a).certwright.dns.v1.ListRecordSetsResponse\"$\x8a\xb5\x18\n" +
 	"\n" +
-	"\bdns.read\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/recordSetsB>Z<github.com/certwright/certwright/api/certwright/dns/v1;dnsv1b\x06proto3"
+	"\bdns.read\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/recordSets\x12\x90\x01\n" +
+	"\x10UpdateDNSAccount\x12*.certwright.dns.v1.UpdateDNSAccountRequest\x1a\x1d.certwright.dns.v1.DNSAccount\"1\x8a\xb5\x18\x0e\n" +
+	"\n" +
+	"dns.manage \x01\x82\xd3\xe4\x93\x02\x19:\x01*2\x14/v1/dnsAccounts/{id}B>Z<github.com/certwright/certwright/api/certwright/dns/v1;dnsv1b\x06proto3"
 
 var (
 	file_certwright_dns_v1_dns_proto_rawDescOnce sync.Once
@@ -1125,60 +1731,76 @@ func file_certwright_dns_v1_dns_proto_rawDescGZIP() []byte {
 	return file_certwright_dns_v1_dns_proto_rawDescData
 }
 
-var file_certwright_dns_v1_dns_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_certwright_dns_v1_dns_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_certwright_dns_v1_dns_proto_goTypes = []any{
 	(*DNSAccount)(nil),                // 0: certwright.dns.v1.DNSAccount
 	(*RFC2136)(nil),                   // 1: certwright.dns.v1.RFC2136
-	(*CreateDNSAccountRequest)(nil),   // 2: certwright.dns.v1.CreateDNSAccountRequest
-	(*GetDNSAccountRequest)(nil),      // 3: certwright.dns.v1.GetDNSAccountRequest
-	(*ListDNSAccountsRequest)(nil),    // 4: certwright.dns.v1.ListDNSAccountsRequest
-	(*ListDNSAccountsResponse)(nil),   // 5: certwright.dns.v1.ListDNSAccountsResponse
-	(*DeleteDNSAccountRequest)(nil),   // 6: certwright.dns.v1.DeleteDNSAccountRequest
-	(*DeleteDNSAccountResponse)(nil),  // 7: certwright.dns.v1.DeleteDNSAccountResponse
-	(*EnableDNSAccountRequest)(nil),   // 8: certwright.dns.v1.EnableDNSAccountRequest
-	(*DisableDNSAccountRequest)(nil),  // 9: certwright.dns.v1.DisableDNSAccountRequest
-	(*TestDNSAccountRequest)(nil),     // 10: certwright.dns.v1.TestDNSAccountRequest
-	(*TestDNSAccountResponse)(nil),    // 11: certwright.dns.v1.TestDNSAccountResponse
-	(*ResolveDNSAccountRequest)(nil),  // 12: certwright.dns.v1.ResolveDNSAccountRequest
-	(*ResolveDNSAccountResponse)(nil), // 13: certwright.dns.v1.ResolveDNSAccountResponse
-	(*ListRecordSetsRequest)(nil),     // 14: certwright.dns.v1.ListRecordSetsRequest
-	(*ListRecordSetsResponse)(nil),    // 15: certwright.dns.v1.ListRecordSetsResponse
-	(*RecordSet)(nil),                 // 16: certwright.dns.v1.RecordSet
-	(*timestamppb.Timestamp)(nil),     // 17: google.protobuf.Timestamp
-	(*v1.Problem)(nil),                // 18: certwright.types.v1.Problem
+	(*RFC2136Zone)(nil),               // 2: certwright.dns.v1.RFC2136Zone
+	(*Cloudflare)(nil),                // 3: certwright.dns.v1.Cloudflare
+	(*Route53)(nil),                   // 4: certwright.dns.v1.Route53
+	(*Azure)(nil),                     // 5: certwright.dns.v1.Azure
+	(*GoDaddy)(nil),                   // 6: certwright.dns.v1.GoDaddy
+	(*CreateDNSAccountRequest)(nil),   // 7: certwright.dns.v1.CreateDNSAccountRequest
+	(*GetDNSAccountRequest)(nil),      // 8: certwright.dns.v1.GetDNSAccountRequest
+	(*ListDNSAccountsRequest)(nil),    // 9: certwright.dns.v1.ListDNSAccountsRequest
+	(*ListDNSAccountsResponse)(nil),   // 10: certwright.dns.v1.ListDNSAccountsResponse
+	(*DeleteDNSAccountRequest)(nil),   // 11: certwright.dns.v1.DeleteDNSAccountRequest
+	(*DeleteDNSAccountResponse)(nil),  // 12: certwright.dns.v1.DeleteDNSAccountResponse
+	(*EnableDNSAccountRequest)(nil),   // 13: certwright.dns.v1.EnableDNSAccountRequest
+	(*DisableDNSAccountRequest)(nil),  // 14: certwright.dns.v1.DisableDNSAccountRequest
+	(*TestDNSAccountRequest)(nil),     // 15: certwright.dns.v1.TestDNSAccountRequest
+	(*TestDNSAccountResponse)(nil),    // 16: certwright.dns.v1.TestDNSAccountResponse
+	(*ResolveDNSAccountRequest)(nil),  // 17: certwright.dns.v1.ResolveDNSAccountRequest
+	(*ResolveDNSAccountResponse)(nil), // 18: certwright.dns.v1.ResolveDNSAccountResponse
+	(*ListRecordSetsRequest)(nil),     // 19: certwright.dns.v1.ListRecordSetsRequest
+	(*ListRecordSetsResponse)(nil),    // 20: certwright.dns.v1.ListRecordSetsResponse
+	(*RecordSet)(nil),                 // 21: certwright.dns.v1.RecordSet
+	(*UpdateDNSAccountRequest)(nil),   // 22: certwright.dns.v1.UpdateDNSAccountRequest
+	(*timestamppb.Timestamp)(nil),     // 23: google.protobuf.Timestamp
+	(*v1.Problem)(nil),                // 24: certwright.types.v1.Problem
+	(*fieldmaskpb.FieldMask)(nil),     // 25: google.protobuf.FieldMask
 }
 var file_certwright_dns_v1_dns_proto_depIdxs = []int32{
 	1,  // 0: certwright.dns.v1.DNSAccount.rfc2136:type_name -> certwright.dns.v1.RFC2136
-	17, // 1: certwright.dns.v1.DNSAccount.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 2: certwright.dns.v1.CreateDNSAccountRequest.dns_account:type_name -> certwright.dns.v1.DNSAccount
-	0,  // 3: certwright.dns.v1.ListDNSAccountsResponse.dns_accounts:type_name -> certwright.dns.v1.DNSAccount
-	18, // 4: certwright.dns.v1.TestDNSAccountResponse.problem:type_name -> certwright.types.v1.Problem
-	16, // 5: certwright.dns.v1.ListRecordSetsResponse.record_sets:type_name -> certwright.dns.v1.RecordSet
-	18, // 6: certwright.dns.v1.RecordSet.problem:type_name -> certwright.types.v1.Problem
-	17, // 7: certwright.dns.v1.RecordSet.next_time:type_name -> google.protobuf.Timestamp
-	2,  // 8: certwright.dns.v1.DNSService.CreateDNSAccount:input_type -> certwright.dns.v1.CreateDNSAccountRequest
-	3,  // 9: certwright.dns.v1.DNSService.GetDNSAccount:input_type -> certwright.dns.v1.GetDNSAccountRequest
-	4,  // 10: certwright.dns.v1.DNSService.ListDNSAccounts:input_type -> certwright.dns.v1.ListDNSAccountsRequest
-	6,  // 11: certwright.dns.v1.DNSService.DeleteDNSAccount:input_type -> certwright.dns.v1.DeleteDNSAccountRequest
-	8,  // 12: certwright.dns.v1.DNSService.EnableDNSAccount:input_type -> certwright.dns.v1.EnableDNSAccountRequest
-	9,  // 13: certwright.dns.v1.DNSService.DisableDNSAccount:input_type -> certwright.dns.v1.DisableDNSAccountRequest
-	10, // 14: certwright.dns.v1.DNSService.TestDNSAccount:input_type -> certwright.dns.v1.TestDNSAccountRequest
-	12, // 15: certwright.dns.v1.DNSService.ResolveDNSAccount:input_type -> certwright.dns.v1.ResolveDNSAccountRequest
-	14, // 16: certwright.dns.v1.DNSService.ListRecordSets:input_type -> certwright.dns.v1.ListRecordSetsRequest
-	0,  // 17: certwright.dns.v1.DNSService.CreateDNSAccount:output_type -> certwright.dns.v1.DNSAccount
-	0,  // 18: certwright.dns.v1.DNSService.GetDNSAccount:output_type -> certwright.dns.v1.DNSAccount
-	5,  // 19: certwright.dns.v1.DNSService.ListDNSAccounts:output_type -> certwright.dns.v1.ListDNSAccountsResponse
-	7,  // 20: certwright.dns.v1.DNSService.DeleteDNSAccount:output_type -> certwright.dns.v1.DeleteDNSAccountResponse
-	0,  // 21: certwright.dns.v1.DNSService.EnableDNSAccount:output_type -> certwright.dns.v1.DNSAccount
-	0,  // 22: certwright.dns.v1.DNSService.DisableDNSAccount:output_type -> certwright.dns.v1.DNSAccount
-	11, // 23: certwright.dns.v1.DNSService.TestDNSAccount:output_type -> certwright.dns.v1.TestDNSAccountResponse
-	13, // 24: certwright.dns.v1.DNSService.ResolveDNSAccount:output_type -> certwright.dns.v1.ResolveDNSAccountResponse
-	15, // 25: certwright.dns.v1.DNSService.ListRecordSets:output_type -> certwright.dns.v1.ListRecordSetsResponse
-	17, // [17:26] is the sub-list for method output_type
-	8,  // [8:17] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	23, // 1: certwright.dns.v1.DNSAccount.create_time:type_name -> google.protobuf.Timestamp
+	3,  // 2: certwright.dns.v1.DNSAccount.cloudflare:type_name -> certwright.dns.v1.Cloudflare
+	4,  // 3: certwright.dns.v1.DNSAccount.route53:type_name -> certwright.dns.v1.Route53
+	5,  // 4: certwright.dns.v1.DNSAccount.azure:type_name -> certwright.dns.v1.Azure
+	6,  // 5: certwright.dns.v1.DNSAccount.godaddy:type_name -> certwright.dns.v1.GoDaddy
+	2,  // 6: certwright.dns.v1.RFC2136.zones:type_name -> certwright.dns.v1.RFC2136Zone
+	0,  // 7: certwright.dns.v1.CreateDNSAccountRequest.dns_account:type_name -> certwright.dns.v1.DNSAccount
+	0,  // 8: certwright.dns.v1.ListDNSAccountsResponse.dns_accounts:type_name -> certwright.dns.v1.DNSAccount
+	24, // 9: certwright.dns.v1.TestDNSAccountResponse.problem:type_name -> certwright.types.v1.Problem
+	21, // 10: certwright.dns.v1.ListRecordSetsResponse.record_sets:type_name -> certwright.dns.v1.RecordSet
+	24, // 11: certwright.dns.v1.RecordSet.problem:type_name -> certwright.types.v1.Problem
+	23, // 12: certwright.dns.v1.RecordSet.next_time:type_name -> google.protobuf.Timestamp
+	0,  // 13: certwright.dns.v1.UpdateDNSAccountRequest.dns_account:type_name -> certwright.dns.v1.DNSAccount
+	25, // 14: certwright.dns.v1.UpdateDNSAccountRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 15: certwright.dns.v1.DNSService.CreateDNSAccount:input_type -> certwright.dns.v1.CreateDNSAccountRequest
+	8,  // 16: certwright.dns.v1.DNSService.GetDNSAccount:input_type -> certwright.dns.v1.GetDNSAccountRequest
+	9,  // 17: certwright.dns.v1.DNSService.ListDNSAccounts:input_type -> certwright.dns.v1.ListDNSAccountsRequest
+	11, // 18: certwright.dns.v1.DNSService.DeleteDNSAccount:input_type -> certwright.dns.v1.DeleteDNSAccountRequest
+	13, // 19: certwright.dns.v1.DNSService.EnableDNSAccount:input_type -> certwright.dns.v1.EnableDNSAccountRequest
+	14, // 20: certwright.dns.v1.DNSService.DisableDNSAccount:input_type -> certwright.dns.v1.DisableDNSAccountRequest
+	15, // 21: certwright.dns.v1.DNSService.TestDNSAccount:input_type -> certwright.dns.v1.TestDNSAccountRequest
+	17, // 22: certwright.dns.v1.DNSService.ResolveDNSAccount:input_type -> certwright.dns.v1.ResolveDNSAccountRequest
+	19, // 23: certwright.dns.v1.DNSService.ListRecordSets:input_type -> certwright.dns.v1.ListRecordSetsRequest
+	22, // 24: certwright.dns.v1.DNSService.UpdateDNSAccount:input_type -> certwright.dns.v1.UpdateDNSAccountRequest
+	0,  // 25: certwright.dns.v1.DNSService.CreateDNSAccount:output_type -> certwright.dns.v1.DNSAccount
+	0,  // 26: certwright.dns.v1.DNSService.GetDNSAccount:output_type -> certwright.dns.v1.DNSAccount
+	10, // 27: certwright.dns.v1.DNSService.ListDNSAccounts:output_type -> certwright.dns.v1.ListDNSAccountsResponse
+	12, // 28: certwright.dns.v1.DNSService.DeleteDNSAccount:output_type -> certwright.dns.v1.DeleteDNSAccountResponse
+	0,  // 29: certwright.dns.v1.DNSService.EnableDNSAccount:output_type -> certwright.dns.v1.DNSAccount
+	0,  // 30: certwright.dns.v1.DNSService.DisableDNSAccount:output_type -> certwright.dns.v1.DNSAccount
+	16, // 31: certwright.dns.v1.DNSService.TestDNSAccount:output_type -> certwright.dns.v1.TestDNSAccountResponse
+	18, // 32: certwright.dns.v1.DNSService.ResolveDNSAccount:output_type -> certwright.dns.v1.ResolveDNSAccountResponse
+	20, // 33: certwright.dns.v1.DNSService.ListRecordSets:output_type -> certwright.dns.v1.ListRecordSetsResponse
+	0,  // 34: certwright.dns.v1.DNSService.UpdateDNSAccount:output_type -> certwright.dns.v1.DNSAccount
+	25, // [25:35] is the sub-list for method output_type
+	15, // [15:25] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_certwright_dns_v1_dns_proto_init() }
@@ -1192,7 +1814,7 @@ func file_certwright_dns_v1_dns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_certwright_dns_v1_dns_proto_rawDesc), len(file_certwright_dns_v1_dns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	DNSService_TestDNSAccount_FullMethodName    = "/certwright.dns.v1.DNSService/TestDNSAccount"
 	DNSService_ResolveDNSAccount_FullMethodName = "/certwright.dns.v1.DNSService/ResolveDNSAccount"
 	DNSService_ListRecordSets_FullMethodName    = "/certwright.dns.v1.DNSService/ListRecordSets"
+	DNSService_UpdateDNSAccount_FullMethodName  = "/certwright.dns.v1.DNSService/UpdateDNSAccount"
 )
 
 // DNSServiceClient is the client API for DNSService service.
@@ -49,6 +50,8 @@ type DNSServiceClient interface {
 	// Which account would serve the name.
 	ResolveDNSAccount(ctx context.Context, in *ResolveDNSAccountRequest, opts ...grpc.CallOption) (*ResolveDNSAccountResponse, error)
 	ListRecordSets(ctx context.Context, in *ListRecordSetsRequest, opts ...grpc.CallOption) (*ListRecordSetsResponse, error)
+	// Changes an account, for instance to rotate its credentials.
+	UpdateDNSAccount(ctx context.Context, in *UpdateDNSAccountRequest, opts ...grpc.CallOption) (*DNSAccount, error)
 }
 
 type dNSServiceClient struct {
@@ -149,6 +152,16 @@ func (c *dNSServiceClient) ListRecordSets(ctx context.Context, in *ListRecordSet
 	return out, nil
 }
 
+func (c *dNSServiceClient) UpdateDNSAccount(ctx context.Context, in *UpdateDNSAccountRequest, opts ...grpc.CallOption) (*DNSAccount, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DNSAccount)
+	err := c.cc.Invoke(ctx, DNSService_UpdateDNSAccount_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DNSServiceServer is the server API for DNSService service.
 // All implementations must embed UnimplementedDNSServiceServer
 // for forward compatibility.
@@ -166,6 +179,8 @@ type DNSServiceServer interface {
 	// Which account would serve the name.
 	ResolveDNSAccount(context.Context, *ResolveDNSAccountRequest) (*ResolveDNSAccountResponse, error)
 	ListRecordSets(context.Context, *ListRecordSetsRequest) (*ListRecordSetsResponse, error)
+	// Changes an account, for instance to rotate its credentials.
+	UpdateDNSAccount(context.Context, *UpdateDNSAccountRequest) (*DNSAccount, error)
 	mustEmbedUnimplementedDNSServiceServer()
 }
 
@@ -202,6 +217,9 @@ func (UnimplementedDNSServiceServer) ResolveDNSAccount(context.Context, *Resolve
 }
 func (UnimplementedDNSServiceServer) ListRecordSets(context.Context, *ListRecordSetsRequest) (*ListRecordSetsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRecordSets not implemented")
+}
+func (UnimplementedDNSServiceServer) UpdateDNSAccount(context.Context, *UpdateDNSAccountRequest) (*DNSAccount, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateDNSAccount not implemented")
 }
 func (UnimplementedDNSServiceServer) mustEmbedUnimplementedDNSServiceServer() {}
 func (UnimplementedDNSServiceServer) testEmbeddedByValue()                    {}
@@ -386,6 +404,24 @@ func _DNSService_ListRecordSets_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DNSService_UpdateDNSAccount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateDNSAccountRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DNSServiceServer).UpdateDNSAccount(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DNSService_UpdateDNSAccount_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DNSServiceServer).UpdateDNSAccount(ctx, req.(*UpdateDNSAccountRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DNSService_ServiceDesc is the grpc.ServiceDesc for DNSService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -428,6 +464,10 @@ var DNSService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListRecordSets",
 			Handler:    _DNSService_ListRecordSets_Handler,
+		},
+		{
+			MethodName: "UpdateDNSAccount",
+			Handler:    _DNSService_UpdateDNSAccount_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
