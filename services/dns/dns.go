@@ -8,7 +8,11 @@ import (
 	"time"
 
 	dnsv1 "github.com/certwright/certwright/api/certwright/dns/v1"
+	"github.com/certwright/certwright/services/dns/internal/adapters/azure"
+	"github.com/certwright/certwright/services/dns/internal/adapters/cloudflare"
+	"github.com/certwright/certwright/services/dns/internal/adapters/godaddy"
 	"github.com/certwright/certwright/services/dns/internal/adapters/rfc2136"
+	"github.com/certwright/certwright/services/dns/internal/adapters/route53"
 	"github.com/certwright/certwright/services/dns/internal/app"
 	"github.com/certwright/certwright/services/dns/internal/domain"
 	"github.com/certwright/certwright/services/dns/internal/transport/consumer"
@@ -44,7 +48,13 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 	}
 	a := &app.App{
 		Accounts: accounts, Sets: sets, Requests: requests, Sealer: sealer, Clock: p.Clock, Logger: p.Logger, Timeout: cfg.Timeout,
-		Kinds: map[string]app.Kind{rfc2136.Name: rfc2136.Kind{Clock: p.Clock}},
+		Kinds: map[string]app.Kind{
+			rfc2136.Name:    rfc2136.Kind{Clock: p.Clock},
+			cloudflare.Name: cloudflare.Kind{Clock: p.Clock, Endpoint: cfg.endpoint},
+			route53.Name:    route53.Kind{Clock: p.Clock, Endpoint: cfg.endpoint},
+			azure.Name:      azure.Kind{Clock: p.Clock, Endpoint: cfg.endpoint, HostIdentity: cfg.HostIdentity},
+			godaddy.Name:    godaddy.Kind{Clock: p.Clock, Endpoint: cfg.endpoint},
+		},
 	}
 	dnsv1.RegisterDNSServiceServer(p.Server, &grpctransport.Server{App: a})
 	if err := p.Bus.Consume(consumer.Records(a)); err != nil {

@@ -39,6 +39,99 @@ func TestTheServiceOverTheBus(t *testing.T) {
 	t.Run("against BIND", func(t *testing.T) { journey(t, dnstest.BIND(t)) })
 }
 
+// An account of each API goes the whole way over the bus: refused with a wrong secret, mended by an update, seen, tested, removed.
+func TestTheServiceWithTheAPIsOfProviders(t *testing.T) {
+	type server interface{ Values(name string) []string }
+	route53 := func(key string) *dnsv1.DNSAccount {
+		return &dnsv1.DNSAccount{Route53: &dnsv1.Route53{AccessKeyId: dnstest.AWSKeyID, SecretAccessKey: key}}
+	}
+	azure := func(secret string) *dnsv1.DNSAccount {
+		return &dnsv1.DNSAccount{Azure: &dnsv1.Azure{
+			SubscriptionId: dnstest.AzureSubscription, ResourceGroup: dnstest.AzureGroup, TenantId: dnstest.AzureTenant, ClientId: dnstest.AzureClient, ClientSecret: secret,
+		}}
+	}
+	table := []struct {
+		name    string
+		start   func(t *testing.T) (server, string)
+		account func(secret string) *dnsv1.DNSAccount
+		secret  string
+	}{
+		{"cloudflare", func(t *testing.T) (server, string) { s := dnstest.StartCloudflare(t, "example.org"); return s, s.URL }, func(s string) *dnsv1.DNSAccount {
+			return &dnsv1.DNSAccount{Cloudflare: &dnsv1.Cloudflare{ApiToken: s}}
+		}, dnstest.CloudflareToken},
+		{"route53", func(t *testing.T) (server, string) {
+			s := dnstest.StartRoute53(t, "example.org")
+			s.SetPending(2)
+			return s, s.URL
+		}, route53, dnstest.AWSSecret},
+		{"azure", func(t *testing.T) (server, string) { s := dnstest.StartAzure(t, "example.org"); return s, s.URL }, azure, dnstest.AzureSecret},
+		{"godaddy", func(t *testing.T) (server, string) { s := dnstest.StartGoDaddy(t, "example.org"); return s, s.URL }, func(s string) *dnsv1.DNSAccount {
+			return &dnsv1.DNSAccount{Godaddy: &dnsv1.GoDaddy{ApiKey: dnstest.GoDaddyKey, ApiSecret: s}}
+		}, dnstest.GoDaddySecret},
+	}
+	for _, row := range table {
+		t.Run(row.name, func(t *testing.T) {
+			const name, wrong = "_acme-challenge.example.org", "a-secret-that-is-refused-0123456789abcdef"
+			s, url := row.start(t)
+			network := servicetest.New(t)
+			p := network.Platform("dns", authz.Principal{Subject: "user:admin", Team: authz.AllTeams, Permissions: []string{"*"}})
+			challenges := network.Bus("challenges")
+			heard := make(chan proto.Message, 100)
+			require.NoError(t, challenges.Consume(bus.Consumer{
+				Name: "challenges-dns", Types: []string{dnseventsv1.TypeRecordPresented, dnseventsv1.TypeRecordFailed, dnseventsv1.TypeRecordRemoved},
+				Handle: func(_ context.Context, e bus.Event) error { heard <- testkit.Message(t, e); return nil },
+			}))
+			testkit.Run(t, func(ctx context.Context) error { return dns.Run(ctx, p, dns.Defaults().WithEndpoint(url)) }, challenges.Run)
+			hear := func() proto.Message {
+				t.Helper()
+				select {
+				case m := <-heard:
+					return m
+				case <-time.After(testkit.Deadline):
+					t.Fatal("nothing was heard")
+					return nil
+				}
+			}
+			told := int64(0)
+			tell := func(m proto.Message) {
+				told++
+				require.NoError(t, challenges.Publish(t.Context(), testkit.Event(t, m, bus.Event{
+					ID: fmt.Sprintf("chl-e-%d-0", told), Source: "challenges", Subject: "chl", Time: time.Now(), Revision: told, Epoch: "e", Team: "default",
+				}).Entry()))
+			}
+			api := dnsv1.NewDNSServiceClient(network.Conn("dns"))
+
+			in := row.account(wrong)
+			in.DisplayName, in.Zones = "Lab", []string{"example.org"}
+			a, err := api.CreateDNSAccount(t.Context(), &dnsv1.CreateDNSAccountRequest{DnsAccount: in})
+			require.NoError(t, err)
+			require.Equal(t, row.name, a.GetProvider())
+			require.NotContains(t, prototext.Format(a), wrong)
+			tell(&challengeeventsv1.RecordWanted{ChallengeId: "chl_a", Fqdn: name, Value: "proof"})
+			refused, ok := hear().(*dnseventsv1.RecordFailed)
+			require.True(t, ok)
+			require.Equal(t, "DNS_CREDENTIALS_REFUSED", refused.GetProblem().GetReason())
+			require.NotContains(t, refused.GetProblem().GetDetail(), wrong)
+
+			a, err = api.UpdateDNSAccount(t.Context(), &dnsv1.UpdateDNSAccountRequest{Id: a.GetId(), DnsAccount: row.account(row.secret)})
+			require.NoError(t, err)
+			require.NotContains(t, prototext.Format(a), row.secret)
+			require.Empty(t, cmp.Diff(&dnseventsv1.RecordPresented{ChallengeId: "chl_a", Fqdn: name, Value: "proof"}, hear(), protocmp.Transform()))
+			require.Equal(t, []string{"proof"}, s.Values(name))
+
+			report, err := api.TestDNSAccount(t.Context(), &dnsv1.TestDNSAccountRequest{Id: a.GetId()})
+			require.NoError(t, err)
+			require.True(t, report.GetOk(), "%v", report)
+			require.Len(t, report.GetSteps(), 4)
+			require.Equal(t, []string{"proof"}, s.Values(name))
+
+			tell(&challengeeventsv1.RecordUnwanted{ChallengeId: "chl_a", Fqdn: name, Value: "proof"})
+			require.Empty(t, cmp.Diff(&dnseventsv1.RecordRemoved{ChallengeId: "chl_a", Fqdn: name, Value: "proof"}, hear(), protocmp.Transform()))
+			require.Empty(t, s.Values(name))
+		})
+	}
+}
+
 // journey makes an account with a wrong secret, mends it, has a name and its wildcard proven at once, and cleans up.
 func journey(t *testing.T, addr string) {
 	const name = "_acme-challenge.example.org"

@@ -13,36 +13,46 @@ import (
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/listing"
 	"github.com/certwright/certwright/shared/outbox"
+	"github.com/certwright/certwright/shared/seal"
 	"github.com/certwright/certwright/shared/secret"
 )
 
 // AccountDoc is a stored account.
 type AccountDoc = docstore.Doc[StoredAccount]
 
-// CheckAccount completes what a user gave. Invalid INVALID_ARGUMENT names the fields.
-func (a *App) CheckAccount(in domain.Account, credential secret.Value) (domain.Account, error) {
+// CheckAccount completes what a user gave, and makes the credential that is sealed. Invalid INVALID_ARGUMENT names the fields.
+func (a *App) CheckAccount(in domain.Account, secrets Secrets) (domain.Account, secret.Value, error) {
+	var credential secret.Value
 	account, wrong := domain.NewAccount(in, "dnsAccount")
 	kind, known := a.Kinds[in.Provider]
 	if !known {
 		wrong = append(wrong, errs.Field{Name: "dnsAccount.provider", Msg: fmt.Sprintf("%q given, allowed: %s", in.Provider, a.providers())})
 	} else {
-		settings, more := kind.Check(in.Settings, credential)
-		account.Settings = settings
+		var more []errs.Field
+		account.Settings, credential, more = kind.Check(account, secrets)
+		more = append(more, zonesFit(kind, account)...)
 		for _, f := range more {
 			wrong = append(wrong, errs.Field{Name: "dnsAccount." + in.Provider + "." + f.Name, Msg: f.Msg})
 		}
 	}
 	if len(wrong) == 0 {
-		return account, nil
+		return account, credential, nil
 	}
 	e := errs.New(errs.Invalid, "INVALID_ARGUMENT", "the DNS account is not valid")
 	e.Fields = wrong
-	return account, e
+	return account, secret.Value{}, e
+}
+
+func zonesFit(kind Kind, account domain.Account) []errs.Field {
+	if c, ok := kind.(ZoneChecker); ok {
+		return c.CheckZones(account)
+	}
+	return nil
 }
 
 // CreateAccount stores a checked account under id; when the id exists already the call is a repeat and answers what is stored.
 func (a *App) CreateAccount(ctx context.Context, id, team string, account domain.Account, credential secret.Value) (AccountDoc, error) {
-	sealed, err := a.Sealer.Seal(ctx, credential.RevealBytes(), []byte(id))
+	sealed, err := a.seal(ctx, id, credential)
 	if err != nil {
 		return AccountDoc{}, err
 	}
@@ -59,6 +69,10 @@ func (a *App) CreateAccount(ctx context.Context, id, team string, account domain
 	}
 	a.wake(ctx, team, account)
 	return doc, nil
+}
+
+func (a *App) seal(ctx context.Context, id string, credential secret.Value) (seal.Sealed, error) {
+	return a.Sealer.Seal(ctx, credential.RevealBytes(), []byte(id))
 }
 
 func (a *App) providers() string { return strings.Join(slices.Sorted(maps.Keys(a.Kinds)), ", ") }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -47,10 +48,12 @@ type zone struct {
 	err    error
 	writes int
 	blind  bool // reads do not see what was written
+	// pending is how often Settled is asked until all servers have what was written.
+	pending int
 }
 
-func (z *zone) Check(in map[string]string, _ secret.Value) (map[string]string, []errs.Field) {
-	return in, nil
+func (z *zone) Check(in domain.Account, secrets app.Secrets) (map[string]string, secret.Value, []errs.Field) {
+	return in.Settings, secrets[rfc2136.SecretTSIG], nil
 }
 func (z *zone) Open(_ map[string]string, credential secret.Value) (app.Provider, error) {
 	if credential.Reveal() != "c2VjcmV0" {
@@ -60,16 +63,30 @@ func (z *zone) Open(_ map[string]string, credential secret.Value) (app.Provider,
 }
 func (z *zone) Server() string { return "ns.test" }
 
-func (z *zone) Apply(_ context.Context, _, fqdn string, want, drop []string, _ time.Duration) error {
+func (z *zone) Apply(_ context.Context, _, fqdn string, want, drop []string, _ time.Duration) (string, error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if z.err != nil {
-		return z.err
+		return "", z.err
 	}
 	z.writes++
 	z.values[fqdn] = slices.DeleteFunc(slices.Clone(z.values[fqdn]), func(v string) bool { return slices.Contains(drop, v) || slices.Contains(want, v) })
 	z.values[fqdn] = append(z.values[fqdn], want...)
-	return nil
+	if z.pending == 0 {
+		return "", nil
+	}
+	return "change of " + strings.Join(want, ","), nil
+}
+
+// Settled implements app.Settler.
+func (z *zone) Settled(context.Context, string) (bool, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.err != nil {
+		return false, z.err
+	}
+	z.pending--
+	return z.pending <= 0, nil
 }
 
 func (z *zone) Read(_ context.Context, _, fqdn string) ([]string, error) {
@@ -443,6 +460,14 @@ func TestAccountsAreSeenByTheirTeamAloneAndWithoutTheirSecret(t *testing.T) {
 
 	_, err = b.rpc.CreateDNSAccount(web, &dnsv1.CreateDNSAccountRequest{DnsAccount: &dnsv1.DNSAccount{Provider: "route53", Zones: []string{"x.test"}, DisplayName: "X"}})
 	require.EqualError(t, err, `the DNS account is not valid (dnsAccount.provider: "route53" given, allowed: rfc2136)`)
+	_, err = b.rpc.CreateDNSAccount(web, &dnsv1.CreateDNSAccountRequest{DnsAccount: &dnsv1.DNSAccount{
+		Zones: []string{"x.test"}, DisplayName: "X", Rfc2136: &dnsv1.RFC2136{}, Cloudflare: &dnsv1.Cloudflare{},
+	}})
+	require.EqualError(t, err, `the DNS account is not valid (dnsAccount.cloudflare: is one of several providers: cloudflare, rfc2136; make an account for each)`)
+	_, err = b.rpc.CreateDNSAccount(web, &dnsv1.CreateDNSAccountRequest{DnsAccount: &dnsv1.DNSAccount{
+		Provider: "rfc2136", Zones: []string{"x.test"}, DisplayName: "X", Cloudflare: &dnsv1.Cloudflare{},
+	}})
+	require.EqualError(t, err, `the DNS account is not valid (dnsAccount.cloudflare: belongs to another provider than "rfc2136"; leave it out, or make an account for each provider)`)
 	_, err = b.rpc.CreateDNSAccount(web, &dnsv1.CreateDNSAccountRequest{DnsAccount: &dnsv1.DNSAccount{Team: "*"}})
 	require.EqualError(t, err, `user:web may not make accounts for the team "*"; leave dnsAccount.team out for "web"`)
 }

@@ -20,21 +20,34 @@ import (
 
 // Kind is a provider of DNS. A new one is a folder under adapters, a message in the contract, and a line in the composition root.
 type Kind interface {
-	// Check completes the settings of an account and names what is wrong with them; the names of fields are those of the provider's message.
-	Check(settings map[string]string, credential secret.Value) (complete map[string]string, wrong []errs.Field)
+	// Check completes the settings of an account and names what is wrong with them; the names of fields are those of the provider's message. The
+	// credential is what is sealed and given to Open, in a form of the provider's own.
+	Check(in domain.Account, secrets Secrets) (settings map[string]string, credential secret.Value, wrong []errs.Field)
 	// Open makes the access of one account. It calls nobody.
 	Open(settings map[string]string, credential secret.Value) (Provider, error)
 }
 
-// Provider is one account's access to its zones. Both methods are one outside call, end with ctx, and classify their errors: Timeout
-// means that the change may have happened, any other kind that it did not.
+// ZoneChecker is a Kind whose settings and zones have to fit each other.
+type ZoneChecker interface {
+	CheckZones(in domain.Account) []errs.Field
+}
+
+// Provider is one account's access to its zones. Each method is one step of few requests, ends with ctx, and classifies its errors: Timeout
+// means that the change, or a part of it, may have happened, any other kind that it did not.
 type Provider interface {
 	// Apply makes every value of want, and no value of drop, a TXT record of fqdn. Other values at the name stay as they are. It is idempotent.
-	Apply(ctx context.Context, zone, fqdn string, want, drop []string, ttl time.Duration) error
-	// Read asks the provider's authoritative server for all TXT values at fqdn, ours and others'.
+	// A change that is not empty is to be asked about by Settled before Read is believed.
+	Apply(ctx context.Context, zone, fqdn string, want, drop []string, ttl time.Duration) (change string, err error)
+	// Read asks the provider for all TXT values at fqdn, ours and others'.
 	Read(ctx context.Context, zone, fqdn string) ([]string, error)
 	// Server names where Read looks, for messages.
 	Server() string
+}
+
+// Settler is a Provider whose servers take up a change some time after it was accepted.
+type Settler interface {
+	// Settled reports whether all of them have the change that Apply named.
+	Settled(ctx context.Context, change string) (bool, error)
 }
 
 // StoredAccount is the document of an account.

@@ -89,7 +89,7 @@ func (a *App) Step(ctx context.Context, doc SetDoc) (worker.Result[domain.Record
 	switch set.Next() {
 	case domain.Bind:
 		return a.bind(ctx, doc)
-	case domain.Write, domain.Read:
+	case domain.Write, domain.Await, domain.Read:
 	case domain.Rest:
 		return a.result(doc, func(*domain.RecordSet) domain.Outcome { return domain.Outcome{} }), nil
 	}
@@ -115,8 +115,12 @@ func (a *App) Step(ctx context.Context, doc SetDoc) (worker.Result[domain.Record
 	if err != nil {
 		return a.failed(ctx, doc, err), nil
 	}
-	if set.Next() == domain.Write {
+	switch set.Next() {
+	case domain.Write:
 		return a.write(ctx, doc, p, time.Duration(account.Body.TTL)*time.Second)
+	case domain.Await:
+		return a.await(ctx, doc, p)
+	case domain.Read, domain.Bind, domain.Rest:
 	}
 	return a.read(ctx, doc, p)
 }
@@ -139,16 +143,38 @@ func (a *App) bind(ctx context.Context, doc SetDoc) (worker.Result[domain.Record
 
 func (a *App) write(ctx context.Context, doc SetDoc, p Provider, ttl time.Duration) (worker.Result[domain.RecordSet], error) {
 	want, drop := doc.Body.Union()
+	var change string
 	err := worker.Call(ctx, "dns.apply", func(ctx context.Context) error {
-		return a.bounded(ctx, func(ctx context.Context) error { return p.Apply(ctx, doc.Body.Zone, doc.Body.FQDN, want, drop, ttl) })
+		return a.bounded(ctx, func(ctx context.Context) (err error) {
+			change, err = p.Apply(ctx, doc.Body.Zone, doc.Body.FQDN, want, drop, ttl)
+			return err
+		})
 	})
 	if err != nil {
 		return a.called(ctx, doc, err)
 	}
 	return a.result(doc, func(s *domain.RecordSet) domain.Outcome {
 		s.Wrote(want, drop)
+		s.Await(change)
 		return domain.Outcome{}
 	}), nil
+}
+
+// await asks whether the provider's servers all have the last write.
+func (a *App) await(ctx context.Context, doc SetDoc, p Provider) (worker.Result[domain.RecordSet], error) {
+	change, done := doc.Body.Change, true
+	if settler, ok := p.(Settler); ok {
+		err := worker.Call(ctx, "dns.settled", func(ctx context.Context) error {
+			return a.bounded(ctx, func(ctx context.Context) (err error) {
+				done, err = settler.Settled(ctx, change)
+				return err
+			})
+		})
+		if err != nil {
+			return a.called(ctx, doc, err)
+		}
+	}
+	return a.result(doc, func(s *domain.RecordSet) domain.Outcome { return s.Settled(change, done, p.Server(), a.Clock.Now()) }), nil
 }
 
 func (a *App) read(ctx context.Context, doc SetDoc, p Provider) (worker.Result[domain.RecordSet], error) {
@@ -178,6 +204,9 @@ func (a *App) failed(ctx context.Context, doc SetDoc, err error) worker.Result[d
 	a.Logger.WarnContext(ctx, "a record set is not as it should be", "reason", errs.ReasonOf(err), "error", err)
 	return a.result(doc, func(s *domain.RecordSet) domain.Outcome {
 		out := s.Failed(domain.ProblemOf(err), unknown, a.Clock.Now())
+		if e := errs.As(err); e != nil && len(s.Values) > 0 {
+			s.Pause(e.RetryAfter, a.Clock.Now())
+		}
 		if len(out.LeftBehind) > 0 {
 			a.Logger.ErrorContext(ctx, "values are left in the zone since they could not be removed for days", "fqdn", s.FQDN, "values", strings.Join(out.LeftBehind, " "))
 		}

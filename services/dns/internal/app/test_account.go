@@ -58,7 +58,7 @@ func (a *App) probe(ctx context.Context, doc AccountDoc, zone string) (r TestRep
 	}
 	fqdn, value, ttl := domain.ChallengeName(zone), "certwright-test-"+doc.ID, time.Duration(doc.Body.TTL)*time.Second
 
-	if err := a.bounded(ctx, func(ctx context.Context) error { return p.Apply(ctx, zone, fqdn, []string{value}, nil, ttl) }); err != nil {
+	if err := a.apply(ctx, p, zone, fqdn, []string{value}, nil, ttl); err != nil {
 		return fail(err)
 	}
 	r.Steps = append(r.Steps, fmt.Sprintf("wrote the TXT value %q at %s", value, fqdn))
@@ -66,7 +66,7 @@ func (a *App) probe(ctx context.Context, doc AccountDoc, zone string) (r TestRep
 	if seen == nil {
 		r.Steps = append(r.Steps, fmt.Sprintf("saw it on %s", p.Server()))
 	}
-	if err := a.bounded(ctx, func(ctx context.Context) error { return p.Apply(ctx, zone, fqdn, nil, []string{value}, ttl) }); err != nil {
+	if err := a.apply(ctx, p, zone, fqdn, nil, []string{value}, ttl); err != nil {
 		return fail(err)
 	}
 	r.Steps = append(r.Steps, "removed it")
@@ -78,6 +78,14 @@ func (a *App) probe(ctx context.Context, doc AccountDoc, zone string) (r TestRep
 	}
 	r.Steps = append(r.Steps, "saw that it is gone")
 	return r
+}
+
+// apply writes. It does not wait for a provider's servers: that the provider took the change is what a person wants to know.
+func (a *App) apply(ctx context.Context, p Provider, zone, fqdn string, want, drop []string, ttl time.Duration) error {
+	return a.bounded(ctx, func(ctx context.Context) error {
+		_, err := p.Apply(ctx, zone, fqdn, want, drop, ttl)
+		return err
+	})
 }
 
 // look reads a few times until the value is there, or gone.

@@ -28,6 +28,7 @@ type Server struct {
 	txt     map[string][]string // by name without dot
 	aliases map[string]string
 	refuse  bool
+	lose    bool
 	updates int
 	server  *mdns.Server
 }
@@ -73,6 +74,13 @@ func (s *Server) Refuse(refuse bool) {
 	s.refuse = refuse
 }
 
+// LoseAnswer makes the next update happen, and its answer be lost.
+func (s *Server) LoseAnswer() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lose = true
+}
+
 // Values returns the TXT values at a name, sorted.
 func (s *Server) Values(name string) []string {
 	s.mu.Lock()
@@ -97,6 +105,11 @@ func (s *Server) serve(w mdns.ResponseWriter, r *mdns.Msg) {
 	m.Authoritative = true
 	if r.Opcode == mdns.OpcodeUpdate {
 		s.update(w, r, m)
+		if s.lose {
+			s.lose = false
+			_ = w.Close()
+			return
+		}
 	} else {
 		s.answer(r, m)
 	}
@@ -106,6 +119,10 @@ func (s *Server) serve(w mdns.ResponseWriter, r *mdns.Msg) {
 func (s *Server) answer(r, m *mdns.Msg) {
 	name := strings.TrimSuffix(strings.ToLower(r.Question[0].Name), ".")
 	header := mdns.RR_Header{Name: r.Question[0].Name, Class: mdns.ClassINET, Ttl: 60}
+	if r.Question[0].Qtype == mdns.TypeSOA {
+		s.authority(name, m)
+		return
+	}
 	if target, ok := s.aliases[name]; ok {
 		header.Rrtype = mdns.TypeCNAME
 		m.Answer = append(m.Answer, &mdns.CNAME{Hdr: header, Target: mdns.Fqdn(target)})
@@ -122,6 +139,27 @@ func (s *Server) answer(r, m *mdns.Msg) {
 	if len(m.Answer) == 0 {
 		m.Rcode = mdns.RcodeNameError
 	}
+}
+
+// deepest is the zone that a name is in, or "".
+func (s *Server) deepest(name string) string {
+	longest := ""
+	for _, z := range s.zones {
+		if mdns.IsSubDomain(mdns.Fqdn(z), mdns.Fqdn(name)) && len(z) > len(longest) {
+			longest = z
+		}
+	}
+	return longest
+}
+
+// authority names the zone that a name is in, as a server answers that has no SOA at the name itself.
+func (s *Server) authority(name string, m *mdns.Msg) {
+	longest := s.deepest(name)
+	if longest == "" {
+		m.Authoritative, m.Rcode = false, mdns.RcodeRefused
+		return
+	}
+	m.Ns = append(m.Ns, &mdns.SOA{Hdr: mdns.RR_Header{Name: mdns.Fqdn(longest), Rrtype: mdns.TypeSOA, Class: mdns.ClassINET, Ttl: 60}, Ns: "ns.", Mbox: "h.", Minttl: 60})
 }
 
 // update knows adding a record and deleting one record (RFC 2136 sections 2.5.1 and 2.5.4); a client that deletes a whole RRset gets FORMERR.
@@ -154,6 +192,9 @@ func (s *Server) update(w mdns.ResponseWriter, r, m *mdns.Msg) {
 		name := strings.TrimSuffix(rr.Header().Name, ".")
 		txt, ok := rr.(*mdns.TXT)
 		switch {
+		case s.deepest(name) != zone:
+			m.Rcode = mdns.RcodeNotZone
+			return
 		case !ok:
 			m.Rcode = mdns.RcodeFormatError
 			return

@@ -19,6 +19,12 @@ const (
 	ReasonUpdateFailed      = "DNS_UPDATE_FAILED"
 	ReasonNameIsCNAME       = "DNS_NAME_IS_CNAME"
 	ReasonReadFailed        = "DNS_READ_FAILED"
+	ReasonCredentialRefused = "DNS_CREDENTIALS_REFUSED"
+	ReasonZoneUnknown       = "DNS_ZONE_UNKNOWN"
+	ReasonThrottled         = "DNS_THROTTLED"
+	ReasonProviderFailed    = "DNS_PROVIDER_FAILED"
+	ReasonSetChanged        = "DNS_RECORDS_CHANGED"
+	ReasonChangePending     = "DNS_CHANGE_PENDING"
 	ReasonProviderUnknown   = "DNS_PROVIDER_UNKNOWN"
 	ReasonCredentialsSealed = "DNS_CREDENTIALS_UNREADABLE"
 )

@@ -34,6 +34,7 @@ const (
 	Rest  Action = "rest"
 	Bind  Action = "bind"  // choose the account
 	Write Action = "write" // bring the union into the zone
+	Await Action = "await" // ask whether the provider's servers all have the write
 	Read  Action = "read"  // see what is in the zone
 )
 
@@ -44,6 +45,10 @@ const (
 	lastLook   = time.Minute
 	// looksBeforeProblem is how often a value may be missing after it was written before anybody is told.
 	looksBeforeProblem = 3
+	// asksBeforeProblem is how often the servers of a provider may not all have a write before anybody is told: after about a minute.
+	asksBeforeProblem = 8
+	// longestPause bounds what a provider that limits its callers may ask for.
+	longestPause = time.Hour
 	// rememberEnded is how long it is remembered that a challenge is through with a value: as long as the bus keeps facts.
 	rememberEnded = 7 * 24 * time.Hour
 	// leaveBehind is when the removal of a value is given up, so that the sagas that wait for it end. A stale value does no harm.
@@ -80,6 +85,7 @@ type RecordSet struct {
 	Troubled  bool      `bson:"troubled"`  // Problem is set; for the index
 	Idle      bool      `bson:"idle"`      // no values; for the index
 	Uncertain bool      `bson:"uncertain"` // a write ended without an answer since the account was bound
+	Change    string    `bson:"change"`    // the provider's name of the last write, while its servers do not all have it
 	Tries     int       `bson:"tries"`     // consecutive writes or looks that did not do
 	RetryAt   time.Time `bson:"retry_at"`  // zero: at once
 }
@@ -194,6 +200,8 @@ func (s *RecordSet) Next() Action {
 		return Bind
 	case s.any(Wanted, Leaving):
 		return Write
+	case s.any(Written, Deleted) && s.Change != "":
+		return Await
 	case s.any(Written, Deleted):
 		return Read
 	}
@@ -213,14 +221,14 @@ func (s *RecordSet) WorkAt(now time.Time) (time.Time, bool) {
 
 // BindTo stores where the values go, before the first of them is sent.
 func (s *RecordSet) BindTo(c Choice) {
-	s.AccountID, s.Zone, s.Uncertain = c.AccountID, c.Zone, false
+	s.AccountID, s.Zone, s.Uncertain, s.Change = c.AccountID, c.Zone, false, ""
 }
 
 // Loose reports whether nothing of ours can be in the zone, so that another account may be chosen.
 func (s *RecordSet) Loose() bool { return !s.Uncertain && !s.any(Written, Present, Leaving, Deleted) }
 
 // Unbind forgets the account; only a loose set may.
-func (s *RecordSet) Unbind() { s.AccountID, s.Zone, s.Uncertain = "", "", false }
+func (s *RecordSet) Unbind() { s.AccountID, s.Zone, s.Uncertain, s.Change = "", "", false, "" }
 
 // Union is what one write brings into the zone, and what it takes out.
 func (s *RecordSet) Union() (want, drop []string) {
@@ -246,7 +254,36 @@ func (s *RecordSet) Wrote(want, drop []string) {
 			v.State = Deleted
 		}
 	}
-	s.RetryAt = time.Time{}
+	s.RetryAt, s.Change = time.Time{}, ""
+}
+
+// Await notes that the provider brings what was written to its servers later, and calls that change by a name.
+func (s *RecordSet) Await(change string) { s.Change = change }
+
+// Settled judges the answer to the question whether the provider's servers all have a change; server names who answered.
+func (s *RecordSet) Settled(change string, done bool, server string, now time.Time) Outcome {
+	s.own()
+	out := Outcome{Changed: true}
+	switch {
+	case s.Change != change: // a later write took its place
+	case done:
+		s.Change, s.Tries, s.RetryAt = "", 0, time.Time{}
+	default:
+		s.Tries++
+		s.RetryAt = now.Add(backoff(s.Tries, firstLook, lastLook))
+		if s.Tries >= asksBeforeProblem {
+			s.trouble(&out, Problem{Reason: ReasonChangePending, Retrying: true, Detail: fmt.Sprintf(
+				"%s took the change of %s, but its servers do not all have it yet; it is asked again", server, s.FQDN)})
+		}
+	}
+	return out
+}
+
+// Pause puts the next try off for as long as the provider asked for, up to an hour.
+func (s *RecordSet) Pause(d time.Duration, now time.Time) {
+	if at := now.Add(min(d, longestPause)); s.RetryAt.Before(at) {
+		s.RetryAt = at
+	}
 }
 
 // Saw judges what was found in the zone after a write.

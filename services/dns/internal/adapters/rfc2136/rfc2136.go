@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -29,12 +30,45 @@ import (
 // Name of the provider.
 const Name = "rfc2136"
 
-// The settings of an account.
+// The settings of an account: one server and key for all its zones, or SettingZones.
 const (
 	SettingServer    = "server"         // host:port
 	SettingKeyName   = "tsig_key_name"  // lower case, no dot at the end
 	SettingAlgorithm = "tsig_algorithm" // hmac-sha256, …
+	SettingZones     = "zones"          // JSON of []Zone
 )
+
+// SecretTSIG is the secret of the one key in base64; those of a Zone are named by ZoneSecret.
+const SecretTSIG = "tsig_secret"
+
+// Zone is the server and key of one zone.
+type Zone struct {
+	Zone      string `json:"zone"`
+	Server    string `json:"server"`
+	KeyName   string `json:"tsig_key_name"`
+	Algorithm string `json:"tsig_algorithm"`
+}
+
+// ZoneSecret names the secret of the key of the zone that is the i-th of SettingZones as given.
+func ZoneSecret(i int) string { return fmt.Sprintf("zones[%d]", i) }
+
+// ZonesSetting is the setting of a list of zones, empty for none.
+func ZonesSetting(zones []Zone) string {
+	if len(zones) == 0 {
+		return ""
+	}
+	b, _ := json.Marshal(zones) // strings can always be encoded
+	return string(b)
+}
+
+// Zones is the list that a setting has, none when it is empty.
+func Zones(setting string) []Zone {
+	var zones []Zone
+	if json.Unmarshal([]byte(setting), &zones) != nil {
+		return nil
+	}
+	return zones
+}
 
 const defaultAlgorithm = "hmac-sha256"
 
@@ -50,41 +84,91 @@ type Kind struct{ Clock clock.Clock }
 
 var _ app.Kind = Kind{}
 
-// Check implements app.Kind.
-func (Kind) Check(in map[string]string, credential secret.Value) (map[string]string, []errs.Field) {
+// Check implements app.Kind. The credential of the one key is its secret as it is, that of several the secrets by zone.
+func (Kind) Check(in domain.Account, secrets app.Secrets) (map[string]string, secret.Value, []errs.Field) {
+	zones := Zones(in.Settings[SettingZones])
+	if len(zones) == 0 {
+		one, wrong := check("", Zone{
+			Server: in.Settings[SettingServer], KeyName: in.Settings[SettingKeyName], Algorithm: in.Settings[SettingAlgorithm],
+		}, secrets[SecretTSIG])
+		return map[string]string{SettingServer: one.Server, SettingKeyName: one.KeyName, SettingAlgorithm: one.Algorithm}, secrets[SecretTSIG], wrong
+	}
+
 	var wrong []errs.Field
 	fail := func(field, format string, args ...any) {
 		wrong = append(wrong, errs.Field{Name: field, Msg: fmt.Sprintf(format, args...)})
 	}
-	out := map[string]string{}
-
-	server := strings.TrimSpace(in[SettingServer])
-	if server != "" && !strings.Contains(server, ":") {
-		server += ":53"
+	if in.Settings[SettingServer]+in.Settings[SettingKeyName]+in.Settings[SettingAlgorithm] != "" || !secrets[SecretTSIG].IsZero() {
+		fail("zones", "is given beside a server or key for all zones; give one or the other")
 	}
-	host, port, err := net.SplitHostPort(server)
+	var seen []string
+	byZone := app.Secrets{}
+	for i := range zones {
+		path, given := fmt.Sprintf("zones[%d].", i), zones[i].Zone
+		one, more := check(path, zones[i], secrets[ZoneSecret(i)])
+		wrong = append(wrong, more...)
+		one.Zone, _ = domain.Name(given)
+		if slices.Contains(seen, one.Zone) {
+			fail(path+"zone", "%q is there twice; leave one out", given)
+		}
+		seen = append(seen, one.Zone)
+		byZone[one.Zone] = secrets[ZoneSecret(i)]
+		zones[i] = one
+	}
+	return map[string]string{SettingZones: ZonesSetting(zones)}, byZone.Pack(), wrong
+}
+
+// CheckZones implements app.ZoneChecker: servers and keys are given for the account's zones, each of them and no other.
+func (Kind) CheckZones(in domain.Account) []errs.Field {
+	zones := Zones(in.Settings[SettingZones])
+	if len(zones) == 0 {
+		return nil
+	}
+	var wrong []errs.Field
+	for i, z := range zones {
+		if !slices.Contains(in.Zones, z.Zone) {
+			wrong = append(wrong, errs.Field{Name: fmt.Sprintf("zones[%d].zone", i), Msg: fmt.Sprintf("%q given, allowed are the account's zones: %s", z.Zone, strings.Join(in.Zones, ", "))})
+		}
+	}
+	for _, zone := range in.Zones {
+		if !slices.ContainsFunc(zones, func(z Zone) bool { return z.Zone == zone }) {
+			wrong = append(wrong, errs.Field{Name: "zones", Msg: fmt.Sprintf("has no server and key for the zone %s of the account; add them, or take the zone out of the account", zone)})
+		}
+	}
+	return wrong
+}
+
+// check completes one server and key; the names of what is wrong begin with path.
+func check(path string, in Zone, key secret.Value) (Zone, []errs.Field) {
+	var wrong []errs.Field
+	fail := func(field, format string, args ...any) {
+		wrong = append(wrong, errs.Field{Name: path + field, Msg: fmt.Sprintf(format, args...)})
+	}
+	out := in
+	out.Server = strings.TrimSpace(in.Server)
+	if out.Server != "" && !strings.Contains(out.Server, ":") {
+		out.Server += ":53"
+	}
+	host, port, err := net.SplitHostPort(out.Server)
 	if n, portErr := strconv.Atoi(port); err != nil || portErr != nil || n < 1 || n > 65535 || host == "" {
-		fail("server", "%q given; give the zone's primary name server as host:port, e.g. ns1.example.org:53 or [2001:db8::53]:53", in[SettingServer])
+		fail("server", "%q given; give the zone's primary name server as host:port, e.g. ns1.example.org:53 or [2001:db8::53]:53", in.Server)
 	}
-	out[SettingServer] = server
 
-	name, why := domain.Name(in[SettingKeyName])
-	if why != "" {
-		fail("tsigKeyName", "%q %s; give the name of the key as the name server's configuration has it", in[SettingKeyName], why)
+	var why string
+	if out.KeyName, why = domain.Name(in.KeyName); why != "" {
+		fail("tsigKeyName", "%q %s; give the name of the key as the name server's configuration has it", in.KeyName, why)
 	}
-	out[SettingKeyName] = name
 
-	algorithm := cmp.Or(strings.TrimSuffix(strings.ToLower(in[SettingAlgorithm]), "."), defaultAlgorithm)
-	if algorithms[algorithm] == "" {
-		fail("tsigAlgorithm", "%q given, allowed: %s", in[SettingAlgorithm], strings.Join(slices.Sorted(maps.Keys(algorithms)), ", "))
+	out.Algorithm = cmp.Or(strings.TrimSuffix(strings.ToLower(in.Algorithm), "."), defaultAlgorithm)
+	if algorithms[out.Algorithm] == "" {
+		fail("tsigAlgorithm", "%q given, allowed: %s", in.Algorithm, strings.Join(slices.Sorted(maps.Keys(algorithms)), ", "))
 	}
-	out[SettingAlgorithm] = algorithm
 
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(credential.Reveal()))
+	plain, err := base64.StdEncoding.DecodeString(strings.TrimSpace(key.Reveal()))
 	switch {
-	case credential.IsZero():
+	case key.IsZero():
 		fail("tsigSecret", "is required: the secret of the key in base64, as tsig-keygen prints it")
-	case err != nil || len(key) == 0:
+	case err != nil || len(plain) == 0:
 		fail("tsigSecret", "is not base64; give the secret of the key as tsig-keygen prints it, without quotes")
 	}
 	return out, wrong
@@ -92,10 +176,60 @@ func (Kind) Check(in map[string]string, credential secret.Value) (map[string]str
 
 // Open implements app.Kind.
 func (k Kind) Open(settings map[string]string, credential secret.Value) (app.Provider, error) {
-	return &provider{
-		clock: k.Clock, server: settings[SettingServer], algorithm: settings[SettingAlgorithm],
-		keyName: settings[SettingKeyName], secret: credential,
-	}, nil
+	zones := Zones(settings[SettingZones])
+	if len(zones) == 0 {
+		return &provider{
+			clock: k.Clock, server: settings[SettingServer], algorithm: settings[SettingAlgorithm],
+			keyName: settings[SettingKeyName], secret: credential,
+		}, nil
+	}
+	secrets, err := app.Unpack(credential)
+	if err != nil {
+		return nil, err
+	}
+	all := &perZone{providers: map[string]*provider{}}
+	for _, z := range zones {
+		all.providers[z.Zone] = &provider{clock: k.Clock, server: z.Server, algorithm: z.Algorithm, keyName: z.KeyName, secret: secrets[z.Zone], exact: true}
+		all.servers = append(all.servers, z.Server)
+	}
+	slices.Sort(all.servers)
+	all.servers = slices.Compact(all.servers)
+	return all, nil
+}
+
+// perZone sends each zone to its own server, with its own key.
+type perZone struct {
+	providers map[string]*provider
+	servers   []string
+}
+
+// Server implements app.Provider.
+func (p *perZone) Server() string { return strings.Join(p.servers, " or ") }
+
+// Apply implements app.Provider.
+func (p *perZone) Apply(ctx context.Context, zone, fqdn string, want, drop []string, ttl time.Duration) (string, error) {
+	one, err := p.of(zone)
+	if err != nil {
+		return "", err
+	}
+	return one.Apply(ctx, zone, fqdn, want, drop, ttl)
+}
+
+// Read implements app.Provider.
+func (p *perZone) Read(ctx context.Context, zone, fqdn string) ([]string, error) {
+	one, err := p.of(zone)
+	if err != nil {
+		return nil, err
+	}
+	return one.Read(ctx, zone, fqdn)
+}
+
+func (p *perZone) of(zone string) (*provider, error) {
+	if one := p.providers[zone]; one != nil {
+		return one, nil
+	}
+	return nil, errs.New(errs.Precondition, domain.ReasonZoneUnknown, "the DNS account has no server and key for the zone %s any more; it has them for %s: add the zone again",
+		zone, strings.Join(slices.Sorted(maps.Keys(p.providers)), ", "))
 }
 
 type provider struct {
@@ -104,13 +238,45 @@ type provider struct {
 	keyName   string // no dot at the end
 	algorithm string
 	secret    secret.Value
+	exact     bool // the zone is given with its server and key, and is not looked for
 }
 
 // Server implements app.Provider.
 func (p *provider) Server() string { return p.server }
 
 // Apply implements app.Provider with one update message.
-func (p *provider) Apply(ctx context.Context, zone, fqdn string, want, drop []string, ttl time.Duration) error {
+func (p *provider) Apply(ctx context.Context, zone, fqdn string, want, drop []string, ttl time.Duration) (string, error) {
+	if !p.exact {
+		var err error
+		if zone, err = p.zoneOf(ctx, zone, fqdn); err != nil {
+			return "", err
+		}
+	}
+	return "", p.update(ctx, zone, fqdn, want, drop, ttl)
+}
+
+// zoneOf asks the server which of its zones has the name: it may be a child of the account's zone, or the account's zone only a part of it. A
+// server that does not say is sent the account's zone, and its answer to the update says what is wrong.
+func (p *provider) zoneOf(ctx context.Context, zone, fqdn string) (string, error) {
+	m := new(mdns.Msg)
+	m.SetQuestion(mdns.Fqdn(fqdn), mdns.TypeSOA)
+	m.RecursionDesired = false
+	answer, err := p.exchange(ctx, client(), m)
+	if err != nil {
+		return "", err
+	}
+	if !answer.Authoritative {
+		return zone, nil
+	}
+	for _, rr := range slices.Concat(answer.Answer, answer.Ns) {
+		if soa, ok := rr.(*mdns.SOA); ok && mdns.IsSubDomain(soa.Hdr.Name, mdns.Fqdn(fqdn)) && soa.Hdr.Name != "." {
+			return strings.TrimSuffix(strings.ToLower(soa.Hdr.Name), "."), nil
+		}
+	}
+	return zone, nil
+}
+
+func (p *provider) update(ctx context.Context, zone, fqdn string, want, drop []string, ttl time.Duration) error {
 	m := new(mdns.Msg)
 	m.SetUpdate(mdns.Fqdn(zone))
 	m.Remove(records(fqdn, drop, ttl))

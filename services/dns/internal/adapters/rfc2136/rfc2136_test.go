@@ -15,6 +15,7 @@ import (
 	"github.com/certwright/certwright/services/dns/internal/adapters/rfc2136"
 	"github.com/certwright/certwright/services/dns/internal/app"
 	"github.com/certwright/certwright/services/dns/internal/dnstest"
+	"github.com/certwright/certwright/services/dns/internal/domain"
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/secret"
@@ -30,13 +31,21 @@ type access struct{ server, key, secret, algorithm string }
 func open(t *testing.T, a access) app.Provider {
 	t.Helper()
 	kind := rfc2136.Kind{Clock: clock.System()}
-	settings, wrong := kind.Check(map[string]string{
+	settings, credential, wrong := kind.Check(domain.Account{Settings: map[string]string{
 		rfc2136.SettingServer: a.server, rfc2136.SettingKeyName: a.key, rfc2136.SettingAlgorithm: a.algorithm,
-	}, secret.New(a.secret))
+	}}, app.Secrets{rfc2136.SecretTSIG: secret.New(a.secret)})
 	require.Empty(t, wrong)
-	p, err := kind.Open(settings, secret.New(a.secret))
+	p, err := kind.Open(settings, credential)
 	require.NoError(t, err)
 	return p
+}
+
+func apply(ctx context.Context, p app.Provider, zone, fqdn string, want, drop []string) error {
+	change, err := p.Apply(ctx, zone, fqdn, want, drop, time.Minute)
+	if change != "" {
+		return errs.New(errs.Internal, "", "an update is there at once")
+	}
+	return err
 }
 
 func within(t *testing.T, d time.Duration) context.Context {
@@ -57,7 +66,7 @@ func TestOneUpdateBringsTheUnionAndLeavesWhatIsOthers(t *testing.T) {
 	ctx := within(t, testkit.Deadline)
 	long := strings.Repeat("x", 300)
 
-	require.NoError(t, p.Apply(ctx, "example.org", name, []string{"one", "two", long}, []string{"old"}, time.Minute))
+	require.NoError(t, apply(ctx, p, "example.org", name, []string{"one", "two", long}, []string{"old"}))
 	require.Equal(t, []string{"one", "somebody else's", "two", long}, s.Values(name))
 	require.Equal(t, 1, s.Updates())
 	read, err := p.Read(ctx, "example.org", name)
@@ -65,7 +74,7 @@ func TestOneUpdateBringsTheUnionAndLeavesWhatIsOthers(t *testing.T) {
 	slices.Sort(read)
 	require.Equal(t, s.Values(name), read)
 
-	require.NoError(t, p.Apply(ctx, "example.org", name, nil, []string{"one", "two", long}, time.Minute))
+	require.NoError(t, apply(ctx, p, "example.org", name, nil, []string{"one", "two", long}))
 	require.Equal(t, []string{"somebody else's"}, s.Values(name))
 	read, err = p.Read(ctx, "example.org", "_acme-challenge.nothing.example.org")
 	require.NoError(t, err)
@@ -86,7 +95,7 @@ func TestARefusalNamesServerKeyAndWhatToMend(t *testing.T) {
 	}
 	write := func(zone, fqdn string) func(context.Context, app.Provider) error {
 		return func(ctx context.Context, p app.Provider) error {
-			return p.Apply(ctx, zone, fqdn, []string{"v"}, nil, time.Minute)
+			return apply(ctx, p, zone, fqdn, []string{"v"}, nil)
 		}
 	}
 	table := []struct {
@@ -146,9 +155,9 @@ func TestARefusalNamesServerKeyAndWhatToMend(t *testing.T) {
 
 func TestSettingsAreCheckedAtTheDoor(t *testing.T) {
 	kind := rfc2136.Kind{Clock: clock.System()}
-	_, wrong := kind.Check(map[string]string{
+	_, _, wrong := kind.Check(domain.Account{Settings: map[string]string{
 		rfc2136.SettingServer: "ns1.example.org:dns", rfc2136.SettingKeyName: "a key", rfc2136.SettingAlgorithm: "md5",
-	}, secret.New("not base64!"))
+	}}, app.Secrets{rfc2136.SecretTSIG: secret.New("not base64!")})
 	require.Empty(t, cmp.Diff([]errs.Field{
 		{Name: "server", Msg: `"ns1.example.org:dns" given; give the zone's primary name server as host:port, e.g. ns1.example.org:53 or [2001:db8::53]:53`},
 		{Name: "tsigKeyName", Msg: `"a key" is not a DNS name: ' ' is not allowed; use letters, digits, - and _ (international names as xn--…); give the name of the key as the name server's configuration has it`},
@@ -156,8 +165,10 @@ func TestSettingsAreCheckedAtTheDoor(t *testing.T) {
 		{Name: "tsigSecret", Msg: "is not base64; give the secret of the key as tsig-keygen prints it, without quotes"},
 	}, wrong))
 
-	settings, wrong := kind.Check(map[string]string{rfc2136.SettingServer: "ns1.example.org", rfc2136.SettingKeyName: "ACME-Key."}, secret.New(dnstest.Secret))
+	settings, credential, wrong := kind.Check(domain.Account{Settings: map[string]string{rfc2136.SettingServer: "ns1.example.org", rfc2136.SettingKeyName: "ACME-Key."}},
+		app.Secrets{rfc2136.SecretTSIG: secret.New(dnstest.Secret)})
 	require.Empty(t, wrong)
+	require.Equal(t, dnstest.Secret, credential.Reveal(), "as the version before stores it")
 	require.Equal(t, map[string]string{
 		rfc2136.SettingServer: "ns1.example.org:53", rfc2136.SettingKeyName: "acme-key", rfc2136.SettingAlgorithm: "hmac-sha256",
 	}, settings)
@@ -170,14 +181,14 @@ func TestBIND(t *testing.T) {
 
 	t.Run("the values of a wildcard and its apex are both there", func(t *testing.T) {
 		const apex = "_acme-challenge.example.org"
-		require.NoError(t, p.Apply(ctx, "example.org", apex, []string{"of the apex"}, nil, time.Minute))
-		require.NoError(t, p.Apply(ctx, "example.org", apex, []string{"of the apex", "of the wildcard"}, nil, time.Minute))
+		require.NoError(t, apply(ctx, p, "example.org", apex, []string{"of the apex"}, nil))
+		require.NoError(t, apply(ctx, p, "example.org", apex, []string{"of the apex", "of the wildcard"}, nil))
 		values, err := p.Read(ctx, "example.org", apex)
 		require.NoError(t, err)
 		slices.Sort(values)
 		require.Equal(t, []string{"of the apex", "of the wildcard"}, values)
 
-		require.NoError(t, p.Apply(ctx, "example.org", apex, []string{"of the wildcard"}, []string{"of the apex"}, time.Minute))
+		require.NoError(t, apply(ctx, p, "example.org", apex, []string{"of the wildcard"}, []string{"of the apex"}))
 		values, err = p.Read(ctx, "example.org", apex)
 		require.NoError(t, err)
 		require.Equal(t, []string{"of the wildcard"}, values)
@@ -214,7 +225,7 @@ func TestBIND(t *testing.T) {
 	}
 	for _, row := range table {
 		t.Run(row.name, func(t *testing.T) {
-			err := open(t, row.access).Apply(ctx, row.zone, row.fqdn, []string{"v"}, nil, time.Minute)
+			err := apply(ctx, open(t, row.access), row.zone, row.fqdn, []string{"v"}, nil)
 			require.Equal(t, row.reason, errs.ReasonOf(err), "%v", err)
 			require.Empty(t, cmp.Diff(strings.ReplaceAll(row.msg, "SERVER", addr), err.Error()))
 		})

@@ -3,19 +3,19 @@ package grpc
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	dnsv1 "github.com/certwright/certwright/api/certwright/dns/v1"
-	"github.com/certwright/certwright/services/dns/internal/adapters/rfc2136"
 	"github.com/certwright/certwright/services/dns/internal/app"
 	"github.com/certwright/certwright/services/dns/internal/domain"
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/listing"
 	"github.com/certwright/certwright/shared/rpc"
-	"github.com/certwright/certwright/shared/secret"
 )
 
 // Server implements dnsv1.DNSServiceServer.
@@ -41,17 +41,14 @@ func (s *Server) CreateDNSAccount(ctx context.Context, req *dnsv1.CreateDNSAccou
 	if !authz.InTeam(p, team) {
 		return nil, errs.New(errs.Forbidden, authz.ReasonDenied, "%s may not make accounts for the team %q; leave dnsAccount.team out for %q", p.Subject, team, authz.TeamOf(p))
 	}
-	account := domain.Account{DisplayName: in.GetDisplayName(), Provider: in.GetProvider(), Zones: in.GetZones(), Disabled: in.GetDisabled()}
-	if account.Provider == "" && in.GetRfc2136() != nil {
-		account.Provider = rfc2136.Name
+	provider, g, err := choose(in)
+	if err != nil {
+		return nil, err
 	}
-	r := in.GetRfc2136()
-	account.Settings = map[string]string{
-		rfc2136.SettingServer: r.GetServer(), rfc2136.SettingKeyName: r.GetTsigKeyName(), rfc2136.SettingAlgorithm: r.GetTsigAlgorithm(),
-	}
-	account.TTL = int(r.GetTtlSeconds())
-	credential := secret.New(r.GetTsigSecret())
-	if account, err = s.App.CheckAccount(account, credential); err != nil {
+	account, credential, err := s.App.CheckAccount(domain.Account{
+		DisplayName: in.GetDisplayName(), Provider: provider, Zones: in.GetZones(), Disabled: in.GetDisabled(), Settings: g.settings, TTL: int(g.ttl),
+	}, g.secrets)
+	if err != nil {
 		return nil, err
 	}
 
@@ -88,6 +85,48 @@ func (s *Server) ListDNSAccounts(ctx context.Context, req *dnsv1.ListDNSAccounts
 		return nil, err
 	}
 	return &dnsv1.ListDNSAccountsResponse{DnsAccounts: listing.Rows(page.Docs, toAccount), NextPageToken: page.Next}, nil
+}
+
+// UpdateDNSAccount implements dnsv1.DNSServiceServer.
+func (s *Server) UpdateDNSAccount(ctx context.Context, req *dnsv1.UpdateDNSAccountRequest) (*dnsv1.DNSAccount, error) {
+	doc, err := s.account(ctx, req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	in, _ := proto.Clone(req.GetDnsAccount()).(*dnsv1.DNSAccount)
+	if in == nil {
+		return nil, errs.New(errs.Invalid, "INVALID_ARGUMENT", "the account is missing").WithField("dnsAccount", "is required")
+	}
+	if in.GetProvider() == "" {
+		in.Provider = doc.Body.Provider
+	}
+	if in.GetProvider() != doc.Body.Provider {
+		return nil, errs.New(errs.Invalid, "INVALID_ARGUMENT", "the provider of an account stays").
+			WithField("dnsAccount.provider", "%q given, it is %q; make another account and disable this one", in.GetProvider(), doc.Body.Provider)
+	}
+	_, g, err := choose(in)
+	if err != nil {
+		return nil, err
+	}
+	edit := app.Edit{Account: domain.Account{DisplayName: in.GetDisplayName(), Zones: in.GetZones(), Settings: g.settings, TTL: int(g.ttl)}, Secrets: g.secrets}
+	allowed := []string{"display_name", "zones", doc.Body.Provider}
+	for _, path := range req.GetUpdateMask().GetPaths() {
+		if !slices.Contains(allowed, path) {
+			return nil, errs.New(errs.Invalid, "BAD_UPDATE_MASK", "the field %q cannot be changed; allowed: %s", path, strings.Join(allowed, ", ")).
+				WithField("updateMask", "%q given, allowed: %s", path, strings.Join(allowed, ", "))
+		}
+	}
+	named := func(path string, set bool) bool {
+		paths := req.GetUpdateMask().GetPaths()
+		return slices.Contains(paths, path) || len(paths) == 0 && set
+	}
+	edit.Name = named("display_name", in.GetDisplayName() != "")
+	edit.Zones = named("zones", len(in.GetZones()) > 0)
+	edit.Provider = named(doc.Body.Provider, g.settings != nil || g.secrets != nil)
+	if doc, err = s.App.UpdateAccount(ctx, req.GetId(), edit); err != nil {
+		return nil, err
+	}
+	return toAccount(doc), nil
 }
 
 // DeleteDNSAccount implements dnsv1.DNSServiceServer.
@@ -192,12 +231,7 @@ func toAccount(d app.AccountDoc) *dnsv1.DNSAccount {
 		Id: d.ID, DisplayName: a.DisplayName, Team: d.Team, Provider: a.Provider, Zones: a.Zones, Disabled: a.Disabled,
 		CreateTime: timestamppb.New(d.CreatedAt),
 	}
-	if a.Provider == rfc2136.Name {
-		out.Rfc2136 = &dnsv1.RFC2136{
-			Server: a.Settings[rfc2136.SettingServer], TsigKeyName: a.Settings[rfc2136.SettingKeyName],
-			TsigAlgorithm: a.Settings[rfc2136.SettingAlgorithm], TtlSeconds: int32(a.TTL), //nolint:gosec // at most a day
-		}
-	}
+	show(out, a.Account)
 	return out
 }
 
