@@ -11,6 +11,7 @@ import (
 	"github.com/certwright/certwright/services/dns/internal/adapters/azure"
 	"github.com/certwright/certwright/services/dns/internal/adapters/cloudflare"
 	"github.com/certwright/certwright/services/dns/internal/adapters/godaddy"
+	"github.com/certwright/certwright/services/dns/internal/adapters/propagation"
 	"github.com/certwright/certwright/services/dns/internal/adapters/rfc2136"
 	"github.com/certwright/certwright/services/dns/internal/adapters/route53"
 	"github.com/certwright/certwright/services/dns/internal/app"
@@ -46,14 +47,15 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	later := func(k app.Kind) app.Kind { return propagation.Kind{Kind: k, Clock: p.Clock, After: cfg.Propagation} }
 	a := &app.App{
 		Accounts: accounts, Sets: sets, Requests: requests, Sealer: sealer, Clock: p.Clock, Logger: p.Logger, Timeout: cfg.Timeout,
 		Kinds: map[string]app.Kind{
 			rfc2136.Name:    rfc2136.Kind{Clock: p.Clock},
-			cloudflare.Name: cloudflare.Kind{Clock: p.Clock, Endpoint: cfg.endpoint},
+			cloudflare.Name: later(cloudflare.Kind{Clock: p.Clock, Endpoint: cfg.endpoint}),
 			route53.Name:    route53.Kind{Clock: p.Clock, Endpoint: cfg.endpoint},
-			azure.Name:      azure.Kind{Clock: p.Clock, Endpoint: cfg.endpoint, HostIdentity: cfg.HostIdentity},
-			godaddy.Name:    godaddy.Kind{Clock: p.Clock, Endpoint: cfg.endpoint},
+			azure.Name:      later(azure.Kind{Clock: p.Clock, Endpoint: cfg.endpoint, HostIdentity: cfg.HostIdentity}),
+			godaddy.Name:    later(godaddy.Kind{Clock: p.Clock, Endpoint: cfg.endpoint}),
 		},
 	}
 	dnsv1.RegisterDNSServiceServer(p.Server, &grpctransport.Server{App: a})

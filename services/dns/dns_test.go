@@ -81,7 +81,9 @@ func TestTheServiceWithTheAPIsOfProviders(t *testing.T) {
 				Name: "challenges-dns", Types: []string{dnseventsv1.TypeRecordPresented, dnseventsv1.TypeRecordFailed, dnseventsv1.TypeRecordRemoved},
 				Handle: func(_ context.Context, e bus.Event) error { heard <- testkit.Message(t, e); return nil },
 			}))
-			testkit.Run(t, func(ctx context.Context) error { return dns.Run(ctx, p, dns.Defaults().WithEndpoint(url)) }, challenges.Run)
+			cfg := dns.Defaults().WithEndpoint(url)
+			cfg.Propagation = time.Second
+			testkit.Run(t, func(ctx context.Context) error { return dns.Run(ctx, p, cfg) }, challenges.Run)
 			hear := func() proto.Message {
 				t.Helper()
 				select {
