@@ -33,7 +33,7 @@ var (
 	holding  = regexp.MustCompile(`^(?:[rR]eason|Finding)`) // names of constants
 
 	// notReasons are the texts in capitals that are something else: environment variables, key algorithms and formats.
-	notReasons = regexp.MustCompile(`^(CERTWRIGHT_.*|MONGODB_URI|REQUIRE_ALL|XDG_CONFIG_HOME|(RSA|ECDSA)_P?\d+|PKCS12_LEGACY)$`)
+	notReasons = regexp.MustCompile(`^(CERTWRIGHT_.*|AZURE_.*|MONGODB_URI|REQUIRE_ALL|XDG_CONFIG_HOME|(RSA|ECDSA)_P?\d+|PKCS12_LEGACY)$`)
 )
 
 // reasons are those of the code of services and shared, with the kinds that calls of errs.New give them, and where they stand.

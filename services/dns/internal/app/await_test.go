@@ -19,7 +19,7 @@ func TestPresentedIsToldWhenTheProvidersServersHaveTheChange(t *testing.T) {
 	b.zone.set(func() { b.zone.pending = 3 })
 	b.tell(wanted("chl_a", "v"))
 	for tries := 1; tries < 3; tries++ {
-		testkit.Eventually(t, func() bool { return b.rest().Body.Tries == tries }, "question %d", tries)
+		testkit.Eventually(t, func() bool { return b.rest().Body.Asks == tries }, "question %d", tries)
 		require.Equal(t, domain.Await, func() domain.Action { s := b.rest().Body; return s.Next() }())
 		require.Empty(t, b.told(), "it is in the zone, but not on all servers")
 		b.clock.Advance(time.Minute)
@@ -29,13 +29,31 @@ func TestPresentedIsToldWhenTheProvidersServersHaveTheChange(t *testing.T) {
 	require.Equal(t, 1, b.zone.writes)
 }
 
+// A provider may say that its servers have a change and still not list it: that is told after three looks, as anywhere else.
+func TestWhatIsSettledButNotSeenIsTold(t *testing.T) {
+	b := newBench(t)
+	b.account()
+	b.zone.set(func() { b.zone.pending, b.zone.blind = 1000, true })
+	b.tell(wanted("chl_a", "v"))
+	for tries := 1; tries <= 3; tries++ {
+		testkit.Eventually(t, func() bool { return b.rest().Body.Asks > 0 }, "a question")
+		b.zone.set(func() { b.zone.pending = 1 })
+		b.clock.Advance(time.Minute)
+		testkit.Eventually(t, func() bool { return b.rest().Body.Tries == tries }, "look %d", tries)
+		b.zone.set(func() { b.zone.pending = 1000 })
+		b.clock.Advance(time.Minute)
+	}
+	b.expect(failed("chl_a", "v", "DNS_RECORD_NOT_VISIBLE", `the name server took the TXT value "v" for _acme-challenge.example.org, but ns.test has no TXT value there; `+
+		`it is written again. Is that server the primary of the zone?`))
+}
+
 func TestServersThatTakeTooLongAreTold(t *testing.T) {
 	b := newBench(t)
 	b.account()
 	b.zone.set(func() { b.zone.pending = 100 })
 	b.tell(wanted("chl_a", "v"))
 	for tries := 1; tries < 8; tries++ {
-		testkit.Eventually(t, func() bool { return b.rest().Body.Tries == tries }, "question %d", tries)
+		testkit.Eventually(t, func() bool { return b.rest().Body.Asks == tries }, "question %d", tries)
 		require.Empty(t, b.told())
 		b.clock.Advance(time.Minute)
 	}

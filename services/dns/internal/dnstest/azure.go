@@ -25,7 +25,6 @@ type Azure struct {
 	Zone   string
 	Denied bool // the identity has no role on the zone
 	Alias  string
-	etag   int
 	// before runs once before the next write: somebody else is quicker.
 	before func(values map[string][]string)
 }

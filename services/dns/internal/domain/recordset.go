@@ -86,6 +86,7 @@ type RecordSet struct {
 	Idle      bool      `bson:"idle"`      // no values; for the index
 	Uncertain bool      `bson:"uncertain"` // a write ended without an answer since the account was bound
 	Change    string    `bson:"change"`    // the provider's name of the last write, while its servers do not all have it
+	Asks      int       `bson:"asks"`      // how often the provider was asked about Change
 	Tries     int       `bson:"tries"`     // consecutive writes or looks that did not do
 	RetryAt   time.Time `bson:"retry_at"`  // zero: at once
 }
@@ -254,11 +255,11 @@ func (s *RecordSet) Wrote(want, drop []string) {
 			v.State = Deleted
 		}
 	}
-	s.RetryAt, s.Change = time.Time{}, ""
+	s.RetryAt, s.Change, s.Asks = time.Time{}, "", 0
 }
 
 // Await notes that the provider brings what was written to its servers later, and calls that change by a name.
-func (s *RecordSet) Await(change string) { s.Change = change }
+func (s *RecordSet) Await(change string) { s.Change, s.Asks = change, 0 }
 
 // Settled judges the answer to the question whether the provider's servers all have a change; server names who answered.
 func (s *RecordSet) Settled(change string, done bool, server string, now time.Time) Outcome {
@@ -267,11 +268,11 @@ func (s *RecordSet) Settled(change string, done bool, server string, now time.Ti
 	switch {
 	case s.Change != change: // a later write took its place
 	case done:
-		s.Change, s.Tries, s.RetryAt = "", 0, time.Time{}
+		s.Change, s.Asks, s.RetryAt = "", 0, time.Time{}
 	default:
-		s.Tries++
-		s.RetryAt = now.Add(backoff(s.Tries, firstLook, lastLook))
-		if s.Tries >= asksBeforeProblem {
+		s.Asks++
+		s.RetryAt = now.Add(backoff(s.Asks, firstLook, lastLook))
+		if s.Asks >= asksBeforeProblem {
 			s.trouble(&out, Problem{Reason: ReasonChangePending, Retrying: true, Detail: fmt.Sprintf(
 				"%s took the change of %s, but its servers do not all have it yet; it is asked again", server, s.FQDN)})
 		}

@@ -227,9 +227,12 @@ func TestTheZoneEndsWithWhatIsWanted(t *testing.T) {
 				}
 				if rapid.Bool().Draw(t, "answered") {
 					s.Wrote(want, drop)
+					s.Await(rapid.SampledFrom([]string{"", "change"}).Draw(t, "change"))
 				} else {
 					s.Failed(domain.Problem{Reason: "DNS_SERVER_NO_ANSWER"}, true, now)
 				}
+			case domain.Await:
+				s.Settled("change", rapid.Bool().Draw(t, "settled"), "ns", now)
 			case domain.Read:
 				s.Saw(found(), "ns", now)
 			case domain.Rest:
