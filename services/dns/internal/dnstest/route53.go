@@ -33,6 +33,7 @@ type Route53 struct {
 	Alias    string // a name that is a CNAME
 	Twice    bool   // the zone is there twice
 	RoleOnly bool   // the access key may only take on the role
+	Weighted string // a name whose TXT records have a routing policy
 	// Pending is how often a change is not in sync yet when it is asked for.
 	Pending int
 	changes int
@@ -131,6 +132,9 @@ func (s *Route53) serve(w http.ResponseWriter, r *http.Request) {
 		sets := ""
 		if from == s.Alias {
 			sets += `<ResourceRecordSet><Name>` + from + `.</Name><Type>CNAME</Type><TTL>60</TTL><ResourceRecords><ResourceRecord><Value>elsewhere.test</Value></ResourceRecord></ResourceRecords></ResourceRecordSet>`
+		}
+		if from == s.Weighted {
+			sets += `<ResourceRecordSet><Name>` + from + `.</Name><Type>TXT</Type><SetIdentifier>blue</SetIdentifier><Weight>10</Weight><TTL>60</TTL><ResourceRecords><ResourceRecord><Value>"x"</Value></ResourceRecord></ResourceRecords></ResourceRecordSet>`
 		}
 		for _, name := range []string{from, "zzz." + s.Zone} { // what comes next in the zone is listed too
 			if len(s.values[name]) == 0 {

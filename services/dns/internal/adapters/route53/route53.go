@@ -288,8 +288,8 @@ func (p *provider) get(ctx context.Context, id, zone, fqdn string) (*types.Resou
 			return nil, errs.New(errs.Precondition, domain.ReasonNameIsCNAME, "%s is an alias (CNAME) of %s, so it takes no TXT record; remove the alias, or prove control by http-01",
 				fqdn, strings.TrimSuffix(aws.ToString(set.ResourceRecords[0].Value), "."))
 		case set.Type != types.RRTypeTxt:
-		case set.SetIdentifier != nil:
-			return nil, errs.New(errs.Precondition, domain.ReasonUpdateRefused, "the TXT records of %s have a routing policy in Route 53; make them a simple record, or remove them", fqdn)
+		case set.SetIdentifier != nil || set.AliasTarget != nil:
+			return nil, errs.New(errs.Precondition, domain.ReasonUpdateRefused, "the TXT records of %s have a routing policy or are an alias in Route 53; make them a simple record, or remove them", fqdn)
 		default:
 			return &set, nil
 		}

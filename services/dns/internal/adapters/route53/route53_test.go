@@ -67,7 +67,7 @@ func TestAnotherWritersValueIsNotLost(t *testing.T) {
 
 func TestARefusalSaysWhatToMend(t *testing.T) {
 	s := dnstest.StartRoute53(t, "example.org")
-	s.Alias = "_acme-challenge.alias.example.org"
+	s.Alias, s.Weighted = "_acme-challenge.alias.example.org", "_acme-challenge.weighted.example.org"
 	twice := dnstest.StartRoute53(t, "example.org")
 	twice.Twice = true
 	only := dnstest.StartRoute53(t, "example.org")
@@ -81,6 +81,10 @@ func TestARefusalSaysWhatToMend(t *testing.T) {
 		{
 			"a name that is an alias", world(s), "example.org", s.Alias, "DNS_NAME_IS_CNAME",
 			"_acme-challenge.alias.example.org is an alias (CNAME) of elsewhere.test, so it takes no TXT record; remove the alias, or prove control by http-01",
+		},
+		{
+			"a name with a routing policy", world(s), "example.org", s.Weighted, "DNS_UPDATE_REFUSED",
+			"the TXT records of _acme-challenge.weighted.example.org have a routing policy or are an alias in Route 53; make them a simple record, or remove them",
 		},
 		{
 			"two zones of one name", world(twice), "example.org", name, "DNS_ZONE_UNKNOWN",
