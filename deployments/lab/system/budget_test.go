@@ -25,7 +25,7 @@ func TestAnOrderWaitsForTheBudgetAndNobodyElseDoes(t *testing.T) {
 	require.NoError(t, s.Call(ctx, http.MethodPost, "/v1/issuers", &ordersv1.CreateIssuerRequest{Issuer: &ordersv1.Issuer{
 		DisplayName: "tight", Kind: "acme", Acme: &ordersv1.AcmeIssuer{
 			DirectoryUrl: s.CA.DirectoryURL(), TrustRootsPem: string(s.CA.TLSRootPEM()), IssuedRootsPem: string(s.CA.RootsPEM()), TermsAgreed: true,
-			Limits: []*ordersv1.IssuerLimit{{Kind: "orders_per_account", Capacity: 1, Period: durationpb.New(refill), Exempt: []string{"ari"}}},
+			Limits: []*ordersv1.IssuerLimit{{Kind: "orders_per_account", Capacity: 1, Period: durationpb.New(refill), Exempt: []string{"ari"}}, {Kind: "certificates_per_registered_domain", Capacity: 100, Period: durationpb.New(time.Hour), Exempt: []string{"ari"}}},
 		},
 	}}, tight))
 	issue := func(issuer, name string) *inventoryv1.Certificate {
@@ -47,10 +47,15 @@ func TestAnOrderWaitsForTheBudgetAndNobodyElseDoes(t *testing.T) {
 
 	budget := &ordersv1.GetIssuerBudgetResponse{}
 	require.NoError(t, s.Call(ctx, http.MethodGet, "/v1/issuers/"+tight.GetId()+"/budget", nil, budget))
-	require.Len(t, budget.GetBudgets(), 1)
+	require.Len(t, budget.GetBudgets(), 2)
 	require.EqualValues(t, 0, budget.GetBudgets()[0].GetLeft())
 	require.EqualValues(t, 1, budget.GetBudgets()[0].GetWaiting())
 	require.WithinDuration(t, order.GetNextTime().AsTime(), budget.GetBudgets()[0].GetNextTime().AsTime(), time.Second)
+	for query, rows := range map[string]int{"?name=a.shop.test": 2, "?kind=certificates_per_exact_set": 0} {
+		budget = &ordersv1.GetIssuerBudgetResponse{}
+		require.NoError(t, s.Call(ctx, http.MethodGet, "/v1/issuers/"+tight.GetId()+"/budget"+query, nil, budget))
+		require.Len(t, budget.GetBudgets(), rows, query)
+	}
 
 	other := issue(free.GetId(), "c.shop.test")
 	_, err = s.Version(ctx, other.GetId(), "")
