@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: certwright/challenges/v1/challenges.proto
 
-// Proves control of names: http-01, dns-01, manual.
+// Proves control of names: http-01, tls-alpn-01, dns-01, by itself or by hand.
 
 package challengesv1
 
@@ -14,6 +14,8 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -38,7 +40,7 @@ type Challenge struct {
 	Authorization int64  `protobuf:"varint,5,opt,name=authorization,proto3" json:"authorization,omitempty"`
 	Identifier    string `protobuf:"bytes,6,opt,name=identifier,proto3" json:"identifier,omitempty"`
 	Wildcard      bool   `protobuf:"varint,7,opt,name=wildcard,proto3" json:"wildcard,omitempty"`
-	// http-01 or dns-01.
+	// http-01, tls-alpn-01 or dns-01.
 	Type string `protobuf:"bytes,8,opt,name=type,proto3" json:"type,omitempty"`
 	// responder, dns or manual.
 	Solver string `protobuf:"bytes,9,opt,name=solver,proto3" json:"solver,omitempty"`
@@ -47,9 +49,9 @@ type Challenge struct {
 	// valid, invalid, cancelled or expired once closed.
 	Outcome        string `protobuf:"bytes,11,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	ActionRequired bool   `protobuf:"varint,12,opt,name=action_required,json=actionRequired,proto3" json:"action_required,omitempty"`
-	// Where the answer belongs: a DNS name or a URL.
+	// Where the answer belongs: a DNS name (where an alias leads, its target), a URL, or host:port.
 	Location string `protobuf:"bytes,13,opt,name=location,proto3" json:"location,omitempty"`
-	// The exact TXT value or file content.
+	// The exact TXT value or file content; for tls-alpn-01 the key authorization, of which the certificate carries the digest.
 	Value string `protobuf:"bytes,14,opt,name=value,proto3" json:"value,omitempty"`
 	// What was found at the last look, and where.
 	Problem    *v1.Problem            `protobuf:"bytes,15,opt,name=problem,proto3" json:"problem,omitempty"`
@@ -58,7 +60,13 @@ type Challenge struct {
 	Team       string                 `protobuf:"bytes,18,opt,name=team,proto3" json:"team,omitempty"`
 	Owner      string                 `protobuf:"bytes,19,opt,name=owner,proto3" json:"owner,omitempty"`
 	// Why this solver was chosen, one sentence.
-	Explanation   string `protobuf:"bytes,20,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	Explanation string `protobuf:"bytes,20,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	// Id of the route that decided, empty when none did.
+	RouteId string `protobuf:"bytes,21,opt,name=route_id,json=routeId,proto3" json:"route_id,omitempty"`
+	// How a person makes and places the answer, while one has to.
+	Instructions string `protobuf:"bytes,22,opt,name=instructions,proto3" json:"instructions,omitempty"`
+	// What the last look found, a line for each server that was asked.
+	Found         []string `protobuf:"bytes,23,rep,name=found,proto3" json:"found,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -231,6 +239,27 @@ func (x *Challenge) GetExplanation() string {
 		return x.Explanation
 	}
 	return ""
+}
+
+func (x *Challenge) GetRouteId() string {
+	if x != nil {
+		return x.RouteId
+	}
+	return ""
+}
+
+func (x *Challenge) GetInstructions() string {
+	if x != nil {
+		return x.Instructions
+	}
+	return ""
+}
+
+func (x *Challenge) GetFound() []string {
+	if x != nil {
+		return x.Found
+	}
+	return nil
 }
 
 type ListChallengesRequest struct {
@@ -442,11 +471,851 @@ func (x *VerifyChallengeRequest) GetId() string {
 	return ""
 }
 
+// Route says who answers challenges for the names that it matches, and how.
+type Route struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// rte_…
+	Id          string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// Routes of the team "default" serve every team.
+	Team    string        `protobuf:"bytes,3,opt,name=team,proto3" json:"team,omitempty"`
+	Pattern *RoutePattern `protobuf:"bytes,4,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	// auto (default), http-01, tls-alpn-01 or dns-01. The route is for this type alone, and wants it where the certificate says auto.
+	ChallengeType string `protobuf:"bytes,5,opt,name=challenge_type,json=challengeType,proto3" json:"challenge_type,omitempty"`
+	// dns_account, builtin or manual; empty: chosen as without a route.
+	Solver string `protobuf:"bytes,6,opt,name=solver,proto3" json:"solver,omitempty"`
+	// With dns_account: the account to use; empty: the one whose zone covers the name.
+	DnsAccountId string `protobuf:"bytes,7,opt,name=dns_account_id,json=dnsAccountId,proto3" json:"dns_account_id,omitempty"`
+	// Where _acme-challenge of the name leads by CNAME; the TXT record is written there. Aliases seen in the DNS are followed without it.
+	DelegateTo string `protobuf:"bytes,8,opt,name=delegate_to,json=delegateTo,proto3" json:"delegate_to,omitempty"`
+	// Resolvers to ask for aliases, name servers and TXT records, as host:port; empty: those of the service.
+	Resolvers []string `protobuf:"bytes,9,rep,name=resolvers,proto3" json:"resolvers,omitempty"`
+	// How a TXT record is checked before the CA is asked: authoritative (every name server of the zone), resolvers (each of them), or wait. Empty: as seen at the
+	// server that took it, or by the resolvers when a person placed it.
+	Check string `protobuf:"bytes,10,opt,name=check,proto3" json:"check,omitempty"`
+	// With check wait: how long, 1 s to 1 h.
+	Wait *durationpb.Duration `protobuf:"bytes,11,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Of routes with patterns alike, the higher one wins.
+	Priority      int32                  `protobuf:"varint,12,opt,name=priority,proto3" json:"priority,omitempty"`
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Route) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Route) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *Route) GetTeam() string {
+	if x != nil {
+		return x.Team
+	}
+	return ""
+}
+
+func (x *Route) GetPattern() *RoutePattern {
+	if x != nil {
+		return x.Pattern
+	}
+	return nil
+}
+
+func (x *Route) GetChallengeType() string {
+	if x != nil {
+		return x.ChallengeType
+	}
+	return ""
+}
+
+func (x *Route) GetSolver() string {
+	if x != nil {
+		return x.Solver
+	}
+	return ""
+}
+
+func (x *Route) GetDnsAccountId() string {
+	if x != nil {
+		return x.DnsAccountId
+	}
+	return ""
+}
+
+func (x *Route) GetDelegateTo() string {
+	if x != nil {
+		return x.DelegateTo
+	}
+	return ""
+}
+
+func (x *Route) GetResolvers() []string {
+	if x != nil {
+		return x.Resolvers
+	}
+	return nil
+}
+
+func (x *Route) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *Route) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+func (x *Route) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Route) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Route) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+// RoutePattern is the set of names that a route matches. A wildcard is matched by its base.
+type RoutePattern struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Pattern:
+	//
+	//	*RoutePattern_Exact
+	//	*RoutePattern_Suffix
+	//	*RoutePattern_Zone
+	Pattern       isRoutePattern_Pattern `protobuf_oneof:"pattern"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutePattern) Reset() {
+	*x = RoutePattern{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutePattern) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutePattern) ProtoMessage() {}
+
+func (x *RoutePattern) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutePattern.ProtoReflect.Descriptor instead.
+func (*RoutePattern) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RoutePattern) GetPattern() isRoutePattern_Pattern {
+	if x != nil {
+		return x.Pattern
+	}
+	return nil
+}
+
+func (x *RoutePattern) GetExact() string {
+	if x != nil {
+		if x, ok := x.Pattern.(*RoutePattern_Exact); ok {
+			return x.Exact
+		}
+	}
+	return ""
+}
+
+func (x *RoutePattern) GetSuffix() string {
+	if x != nil {
+		if x, ok := x.Pattern.(*RoutePattern_Suffix); ok {
+			return x.Suffix
+		}
+	}
+	return ""
+}
+
+func (x *RoutePattern) GetZone() string {
+	if x != nil {
+		if x, ok := x.Pattern.(*RoutePattern_Zone); ok {
+			return x.Zone
+		}
+	}
+	return ""
+}
+
+type isRoutePattern_Pattern interface {
+	isRoutePattern_Pattern()
+}
+
+type RoutePattern_Exact struct {
+	// This name or address alone.
+	Exact string `protobuf:"bytes,1,opt,name=exact,proto3,oneof"`
+}
+
+type RoutePattern_Suffix struct {
+	// All names below this one, without itself.
+	Suffix string `protobuf:"bytes,2,opt,name=suffix,proto3,oneof"`
+}
+
+type RoutePattern_Zone struct {
+	// This name and all below.
+	Zone string `protobuf:"bytes,3,opt,name=zone,proto3,oneof"`
+}
+
+func (*RoutePattern_Exact) isRoutePattern_Pattern() {}
+
+func (*RoutePattern_Suffix) isRoutePattern_Pattern() {}
+
+func (*RoutePattern_Zone) isRoutePattern_Pattern() {}
+
+type CreateRouteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Route         *Route                 `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRouteRequest) Reset() {
+	*x = CreateRouteRequest{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRouteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRouteRequest) ProtoMessage() {}
+
+func (x *CreateRouteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRouteRequest.ProtoReflect.Descriptor instead.
+func (*CreateRouteRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CreateRouteRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CreateRouteRequest) GetRoute() *Route {
+	if x != nil {
+		return x.Route
+	}
+	return nil
+}
+
+type GetRouteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRouteRequest) Reset() {
+	*x = GetRouteRequest{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRouteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRouteRequest) ProtoMessage() {}
+
+func (x *GetRouteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRouteRequest.ProtoReflect.Descriptor instead.
+func (*GetRouteRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetRouteRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ListRoutesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRoutesRequest) Reset() {
+	*x = ListRoutesRequest{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRoutesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRoutesRequest) ProtoMessage() {}
+
+func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
+func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListRoutesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListRoutesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListRoutesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Routes        []*Route               `protobuf:"bytes,1,rep,name=routes,proto3" json:"routes,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRoutesResponse) Reset() {
+	*x = ListRoutesResponse{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRoutesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRoutesResponse) ProtoMessage() {}
+
+func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
+func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListRoutesResponse) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *ListRoutesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type UpdateRouteRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Route *Route                 `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
+	// Which of display_name, pattern, challenge_type, solver, dns_account_id, delegate_to, resolvers, check, wait, priority to change; empty: all that are set.
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRouteRequest) Reset() {
+	*x = UpdateRouteRequest{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRouteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRouteRequest) ProtoMessage() {}
+
+func (x *UpdateRouteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRouteRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRouteRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *UpdateRouteRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UpdateRouteRequest) GetRoute() *Route {
+	if x != nil {
+		return x.Route
+	}
+	return nil
+}
+
+func (x *UpdateRouteRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+type DeleteRouteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRouteRequest) Reset() {
+	*x = DeleteRouteRequest{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRouteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRouteRequest) ProtoMessage() {}
+
+func (x *DeleteRouteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRouteRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRouteRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DeleteRouteRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DeleteRouteResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRouteResponse) Reset() {
+	*x = DeleteRouteResponse{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRouteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRouteResponse) ProtoMessage() {}
+
+func (x *DeleteRouteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRouteResponse.ProtoReflect.Descriptor instead.
+func (*DeleteRouteResponse) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{13}
+}
+
+type ExplainRouteRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A DNS name, with "*." for a wildcard, or an address.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// As in a certificate's specification; default auto.
+	ChallengeType string `protobuf:"bytes,2,opt,name=challenge_type,json=challengeType,proto3" json:"challenge_type,omitempty"`
+	// Default: the caller's.
+	Team          string `protobuf:"bytes,3,opt,name=team,proto3" json:"team,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRouteRequest) Reset() {
+	*x = ExplainRouteRequest{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRouteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRouteRequest) ProtoMessage() {}
+
+func (x *ExplainRouteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRouteRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRouteRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ExplainRouteRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainRouteRequest) GetChallengeType() string {
+	if x != nil {
+		return x.ChallengeType
+	}
+	return ""
+}
+
+func (x *ExplainRouteRequest) GetTeam() string {
+	if x != nil {
+		return x.Team
+	}
+	return ""
+}
+
+type ExplainRouteResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The route that decides; unset when none matches.
+	Route         *Route `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
+	ChallengeType string `protobuf:"bytes,2,opt,name=challenge_type,json=challengeType,proto3" json:"challenge_type,omitempty"`
+	// responder, dns or manual.
+	Solver       string `protobuf:"bytes,3,opt,name=solver,proto3" json:"solver,omitempty"`
+	DnsAccountId string `protobuf:"bytes,4,opt,name=dns_account_id,json=dnsAccountId,proto3" json:"dns_account_id,omitempty"`
+	// Where the answer would go: a DNS name, a URL, or host:port.
+	Location string `protobuf:"bytes,5,opt,name=location,proto3" json:"location,omitempty"`
+	// The aliases followed, from _acme-challenge of the name to the location.
+	Aliases     []string `protobuf:"bytes,6,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	Explanation string   `protobuf:"bytes,7,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	// Why nobody could answer now.
+	Problem       *v1.Problem    `protobuf:"bytes,8,opt,name=problem,proto3" json:"problem,omitempty"`
+	PassedOver    []*PassedRoute `protobuf:"bytes,9,rep,name=passed_over,json=passedOver,proto3" json:"passed_over,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRouteResponse) Reset() {
+	*x = ExplainRouteResponse{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRouteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRouteResponse) ProtoMessage() {}
+
+func (x *ExplainRouteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRouteResponse.ProtoReflect.Descriptor instead.
+func (*ExplainRouteResponse) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ExplainRouteResponse) GetRoute() *Route {
+	if x != nil {
+		return x.Route
+	}
+	return nil
+}
+
+func (x *ExplainRouteResponse) GetChallengeType() string {
+	if x != nil {
+		return x.ChallengeType
+	}
+	return ""
+}
+
+func (x *ExplainRouteResponse) GetSolver() string {
+	if x != nil {
+		return x.Solver
+	}
+	return ""
+}
+
+func (x *ExplainRouteResponse) GetDnsAccountId() string {
+	if x != nil {
+		return x.DnsAccountId
+	}
+	return ""
+}
+
+func (x *ExplainRouteResponse) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+func (x *ExplainRouteResponse) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *ExplainRouteResponse) GetExplanation() string {
+	if x != nil {
+		return x.Explanation
+	}
+	return ""
+}
+
+func (x *ExplainRouteResponse) GetProblem() *v1.Problem {
+	if x != nil {
+		return x.Problem
+	}
+	return nil
+}
+
+func (x *ExplainRouteResponse) GetPassedOver() []*PassedRoute {
+	if x != nil {
+		return x.PassedOver
+	}
+	return nil
+}
+
+// PassedRoute is a route that did not decide.
+type PassedRoute struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	DisplayName   string                 `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PassedRoute) Reset() {
+	*x = PassedRoute{}
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PassedRoute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PassedRoute) ProtoMessage() {}
+
+func (x *PassedRoute) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_challenges_v1_challenges_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PassedRoute.ProtoReflect.Descriptor instead.
+func (*PassedRoute) Descriptor() ([]byte, []int) {
+	return file_certwright_challenges_v1_challenges_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PassedRoute) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PassedRoute) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *PassedRoute) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_certwright_challenges_v1_challenges_proto protoreflect.FileDescriptor
 
 const file_certwright_challenges_v1_challenges_proto_rawDesc = "" +
 	"\n" +
-	")certwright/challenges/v1/challenges.proto\x12\x18certwright.challenges.v1\x1a#certwright/options/v1/options.proto\x1a\x1fcertwright/types/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x05\n" +
+	")certwright/challenges/v1/challenges.proto\x12\x18certwright.challenges.v1\x1a#certwright/options/v1/options.proto\x1a\x1fcertwright/types/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x05\n" +
 	"\tChallenge\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
 	"\border_id\x18\x02 \x01(\tR\aorderId\x12%\n" +
@@ -472,7 +1341,10 @@ const file_certwright_challenges_v1_challenges_proto_rawDesc = "" +
 	"createTime\x12\x12\n" +
 	"\x04team\x18\x12 \x01(\tR\x04team\x12\x14\n" +
 	"\x05owner\x18\x13 \x01(\tR\x05owner\x12 \n" +
-	"\vexplanation\x18\x14 \x01(\tR\vexplanation\"\x86\x01\n" +
+	"\vexplanation\x18\x14 \x01(\tR\vexplanation\x12\x19\n" +
+	"\broute_id\x18\x15 \x01(\tR\arouteId\x12\"\n" +
+	"\finstructions\x18\x16 \x01(\tR\finstructions\x12\x14\n" +
+	"\x05found\x18\x17 \x03(\tR\x05found\"\x86\x01\n" +
 	"\x15ListChallengesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -487,14 +1359,94 @@ const file_certwright_challenges_v1_challenges_proto_rawDesc = "" +
 	"\x13GetChallengeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"(\n" +
 	"\x16VerifyChallengeRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id2\x94\x04\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x8f\x04\n" +
+	"\x05Route\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x12\n" +
+	"\x04team\x18\x03 \x01(\tR\x04team\x12@\n" +
+	"\apattern\x18\x04 \x01(\v2&.certwright.challenges.v1.RoutePatternR\apattern\x12%\n" +
+	"\x0echallenge_type\x18\x05 \x01(\tR\rchallengeType\x12\x16\n" +
+	"\x06solver\x18\x06 \x01(\tR\x06solver\x12$\n" +
+	"\x0edns_account_id\x18\a \x01(\tR\fdnsAccountId\x12\x1f\n" +
+	"\vdelegate_to\x18\b \x01(\tR\n" +
+	"delegateTo\x12\x1c\n" +
+	"\tresolvers\x18\t \x03(\tR\tresolvers\x12\x14\n" +
+	"\x05check\x18\n" +
+	" \x01(\tR\x05check\x12-\n" +
+	"\x04wait\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x1a\n" +
+	"\bpriority\x18\f \x01(\x05R\bpriority\x12;\n" +
+	"\vcreate_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vupdate_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\"a\n" +
+	"\fRoutePattern\x12\x16\n" +
+	"\x05exact\x18\x01 \x01(\tH\x00R\x05exact\x12\x18\n" +
+	"\x06suffix\x18\x02 \x01(\tH\x00R\x06suffix\x12\x14\n" +
+	"\x04zone\x18\x03 \x01(\tH\x00R\x04zoneB\t\n" +
+	"\apattern\"j\n" +
+	"\x12CreateRouteRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x125\n" +
+	"\x05route\x18\x02 \x01(\v2\x1f.certwright.challenges.v1.RouteR\x05route\"!\n" +
+	"\x0fGetRouteRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"O\n" +
+	"\x11ListRoutesRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\"u\n" +
+	"\x12ListRoutesResponse\x127\n" +
+	"\x06routes\x18\x01 \x03(\v2\x1f.certwright.challenges.v1.RouteR\x06routes\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x98\x01\n" +
+	"\x12UpdateRouteRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
+	"\x05route\x18\x02 \x01(\v2\x1f.certwright.challenges.v1.RouteR\x05route\x12;\n" +
+	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\"$\n" +
+	"\x12DeleteRouteRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
+	"\x13DeleteRouteResponse\"d\n" +
+	"\x13ExplainRouteRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
+	"\x0echallenge_type\x18\x02 \x01(\tR\rchallengeType\x12\x12\n" +
+	"\x04team\x18\x03 \x01(\tR\x04team\"\x8a\x03\n" +
+	"\x14ExplainRouteResponse\x125\n" +
+	"\x05route\x18\x01 \x01(\v2\x1f.certwright.challenges.v1.RouteR\x05route\x12%\n" +
+	"\x0echallenge_type\x18\x02 \x01(\tR\rchallengeType\x12\x16\n" +
+	"\x06solver\x18\x03 \x01(\tR\x06solver\x12$\n" +
+	"\x0edns_account_id\x18\x04 \x01(\tR\fdnsAccountId\x12\x1a\n" +
+	"\blocation\x18\x05 \x01(\tR\blocation\x12\x18\n" +
+	"\aaliases\x18\x06 \x03(\tR\aaliases\x12 \n" +
+	"\vexplanation\x18\a \x01(\tR\vexplanation\x126\n" +
+	"\aproblem\x18\b \x01(\v2\x1c.certwright.types.v1.ProblemR\aproblem\x12F\n" +
+	"\vpassed_over\x18\t \x03(\v2%.certwright.challenges.v1.PassedRouteR\n" +
+	"passedOver\"R\n" +
+	"\vPassedRoute\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why2\xfc\n" +
+	"\n" +
 	"\x11ChallengesService\x12\xc0\x01\n" +
 	"\x0eListChallenges\x12/.certwright.challenges.v1.ListChallengesRequest\x1a0.certwright.challenges.v1.ListChallengesResponse\"K\x8a\xb5\x18\r\n" +
 	"\vorders.read\x82\xd3\xe4\x93\x024Z\"\x12 /v1/orders/{order_id}/challenges\x12\x0e/v1/challenges\x12\x90\x01\n" +
 	"\fGetChallenge\x12-.certwright.challenges.v1.GetChallengeRequest\x1a#.certwright.challenges.v1.Challenge\",\x8a\xb5\x18\r\n" +
 	"\vorders.read\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/challenges/{id}\x12\xa8\x01\n" +
 	"\x0fVerifyChallenge\x120.certwright.challenges.v1.VerifyChallengeRequest\x1a#.certwright.challenges.v1.Challenge\">\x8a\xb5\x18\x15\n" +
-	"\x11challenges.verify \x01\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/challenges/{id}:verifyBLZJgithub.com/certwright/certwright/api/certwright/challenges/v1;challengesv1b\x06proto3"
+	"\x11challenges.verify \x01\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/challenges/{id}:verify\x12\x88\x01\n" +
+	"\vCreateRoute\x12,.certwright.challenges.v1.CreateRouteRequest\x1a\x1f.certwright.challenges.v1.Route\"*\x8a\xb5\x18\x11\n" +
+	"\rroutes.manage \x01\x82\xd3\xe4\x93\x02\x0f:\x01*\"\n" +
+	"/v1/routes\x12\x80\x01\n" +
+	"\bGetRoute\x12).certwright.challenges.v1.GetRouteRequest\x1a\x1f.certwright.challenges.v1.Route\"(\x8a\xb5\x18\r\n" +
+	"\vroutes.read\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/routes/{id}\x12\x8c\x01\n" +
+	"\n" +
+	"ListRoutes\x12+.certwright.challenges.v1.ListRoutesRequest\x1a,.certwright.challenges.v1.ListRoutesResponse\"#\x8a\xb5\x18\r\n" +
+	"\vroutes.read\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"/v1/routes\x12\x8d\x01\n" +
+	"\vUpdateRoute\x12,.certwright.challenges.v1.UpdateRouteRequest\x1a\x1f.certwright.challenges.v1.Route\"/\x8a\xb5\x18\x11\n" +
+	"\rroutes.manage \x01\x82\xd3\xe4\x93\x02\x14:\x01*2\x0f/v1/routes/{id}\x12\x98\x01\n" +
+	"\vDeleteRoute\x12,.certwright.challenges.v1.DeleteRouteRequest\x1a-.certwright.challenges.v1.DeleteRouteResponse\",\x8a\xb5\x18\x11\n" +
+	"\rroutes.manage \x01\x82\xd3\xe4\x93\x02\x11*\x0f/v1/routes/{id}\x12\x9d\x01\n" +
+	"\fExplainRoute\x12-.certwright.challenges.v1.ExplainRouteRequest\x1a..certwright.challenges.v1.ExplainRouteResponse\".\x8a\xb5\x18\r\n" +
+	"\vroutes.read\x82\xd3\xe4\x93\x02\x17:\x01*\"\x12/v1/routes:explainBLZJgithub.com/certwright/certwright/api/certwright/challenges/v1;challengesv1b\x06proto3"
 
 var (
 	file_certwright_challenges_v1_challenges_proto_rawDescOnce sync.Once
@@ -508,32 +1460,69 @@ func file_certwright_challenges_v1_challenges_proto_rawDescGZIP() []byte {
 	return file_certwright_challenges_v1_challenges_proto_rawDescData
 }
 
-var file_certwright_challenges_v1_challenges_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_certwright_challenges_v1_challenges_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_certwright_challenges_v1_challenges_proto_goTypes = []any{
 	(*Challenge)(nil),              // 0: certwright.challenges.v1.Challenge
 	(*ListChallengesRequest)(nil),  // 1: certwright.challenges.v1.ListChallengesRequest
 	(*ListChallengesResponse)(nil), // 2: certwright.challenges.v1.ListChallengesResponse
 	(*GetChallengeRequest)(nil),    // 3: certwright.challenges.v1.GetChallengeRequest
 	(*VerifyChallengeRequest)(nil), // 4: certwright.challenges.v1.VerifyChallengeRequest
-	(*v1.Problem)(nil),             // 5: certwright.types.v1.Problem
-	(*timestamppb.Timestamp)(nil),  // 6: google.protobuf.Timestamp
+	(*Route)(nil),                  // 5: certwright.challenges.v1.Route
+	(*RoutePattern)(nil),           // 6: certwright.challenges.v1.RoutePattern
+	(*CreateRouteRequest)(nil),     // 7: certwright.challenges.v1.CreateRouteRequest
+	(*GetRouteRequest)(nil),        // 8: certwright.challenges.v1.GetRouteRequest
+	(*ListRoutesRequest)(nil),      // 9: certwright.challenges.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),     // 10: certwright.challenges.v1.ListRoutesResponse
+	(*UpdateRouteRequest)(nil),     // 11: certwright.challenges.v1.UpdateRouteRequest
+	(*DeleteRouteRequest)(nil),     // 12: certwright.challenges.v1.DeleteRouteRequest
+	(*DeleteRouteResponse)(nil),    // 13: certwright.challenges.v1.DeleteRouteResponse
+	(*ExplainRouteRequest)(nil),    // 14: certwright.challenges.v1.ExplainRouteRequest
+	(*ExplainRouteResponse)(nil),   // 15: certwright.challenges.v1.ExplainRouteResponse
+	(*PassedRoute)(nil),            // 16: certwright.challenges.v1.PassedRoute
+	(*v1.Problem)(nil),             // 17: certwright.types.v1.Problem
+	(*timestamppb.Timestamp)(nil),  // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),  // 20: google.protobuf.FieldMask
 }
 var file_certwright_challenges_v1_challenges_proto_depIdxs = []int32{
-	5, // 0: certwright.challenges.v1.Challenge.problem:type_name -> certwright.types.v1.Problem
-	6, // 1: certwright.challenges.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
-	6, // 2: certwright.challenges.v1.Challenge.create_time:type_name -> google.protobuf.Timestamp
-	0, // 3: certwright.challenges.v1.ListChallengesResponse.challenges:type_name -> certwright.challenges.v1.Challenge
-	1, // 4: certwright.challenges.v1.ChallengesService.ListChallenges:input_type -> certwright.challenges.v1.ListChallengesRequest
-	3, // 5: certwright.challenges.v1.ChallengesService.GetChallenge:input_type -> certwright.challenges.v1.GetChallengeRequest
-	4, // 6: certwright.challenges.v1.ChallengesService.VerifyChallenge:input_type -> certwright.challenges.v1.VerifyChallengeRequest
-	2, // 7: certwright.challenges.v1.ChallengesService.ListChallenges:output_type -> certwright.challenges.v1.ListChallengesResponse
-	0, // 8: certwright.challenges.v1.ChallengesService.GetChallenge:output_type -> certwright.challenges.v1.Challenge
-	0, // 9: certwright.challenges.v1.ChallengesService.VerifyChallenge:output_type -> certwright.challenges.v1.Challenge
-	7, // [7:10] is the sub-list for method output_type
-	4, // [4:7] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	17, // 0: certwright.challenges.v1.Challenge.problem:type_name -> certwright.types.v1.Problem
+	18, // 1: certwright.challenges.v1.Challenge.expire_time:type_name -> google.protobuf.Timestamp
+	18, // 2: certwright.challenges.v1.Challenge.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 3: certwright.challenges.v1.ListChallengesResponse.challenges:type_name -> certwright.challenges.v1.Challenge
+	6,  // 4: certwright.challenges.v1.Route.pattern:type_name -> certwright.challenges.v1.RoutePattern
+	19, // 5: certwright.challenges.v1.Route.wait:type_name -> google.protobuf.Duration
+	18, // 6: certwright.challenges.v1.Route.create_time:type_name -> google.protobuf.Timestamp
+	18, // 7: certwright.challenges.v1.Route.update_time:type_name -> google.protobuf.Timestamp
+	5,  // 8: certwright.challenges.v1.CreateRouteRequest.route:type_name -> certwright.challenges.v1.Route
+	5,  // 9: certwright.challenges.v1.ListRoutesResponse.routes:type_name -> certwright.challenges.v1.Route
+	5,  // 10: certwright.challenges.v1.UpdateRouteRequest.route:type_name -> certwright.challenges.v1.Route
+	20, // 11: certwright.challenges.v1.UpdateRouteRequest.update_mask:type_name -> google.protobuf.FieldMask
+	5,  // 12: certwright.challenges.v1.ExplainRouteResponse.route:type_name -> certwright.challenges.v1.Route
+	17, // 13: certwright.challenges.v1.ExplainRouteResponse.problem:type_name -> certwright.types.v1.Problem
+	16, // 14: certwright.challenges.v1.ExplainRouteResponse.passed_over:type_name -> certwright.challenges.v1.PassedRoute
+	1,  // 15: certwright.challenges.v1.ChallengesService.ListChallenges:input_type -> certwright.challenges.v1.ListChallengesRequest
+	3,  // 16: certwright.challenges.v1.ChallengesService.GetChallenge:input_type -> certwright.challenges.v1.GetChallengeRequest
+	4,  // 17: certwright.challenges.v1.ChallengesService.VerifyChallenge:input_type -> certwright.challenges.v1.VerifyChallengeRequest
+	7,  // 18: certwright.challenges.v1.ChallengesService.CreateRoute:input_type -> certwright.challenges.v1.CreateRouteRequest
+	8,  // 19: certwright.challenges.v1.ChallengesService.GetRoute:input_type -> certwright.challenges.v1.GetRouteRequest
+	9,  // 20: certwright.challenges.v1.ChallengesService.ListRoutes:input_type -> certwright.challenges.v1.ListRoutesRequest
+	11, // 21: certwright.challenges.v1.ChallengesService.UpdateRoute:input_type -> certwright.challenges.v1.UpdateRouteRequest
+	12, // 22: certwright.challenges.v1.ChallengesService.DeleteRoute:input_type -> certwright.challenges.v1.DeleteRouteRequest
+	14, // 23: certwright.challenges.v1.ChallengesService.ExplainRoute:input_type -> certwright.challenges.v1.ExplainRouteRequest
+	2,  // 24: certwright.challenges.v1.ChallengesService.ListChallenges:output_type -> certwright.challenges.v1.ListChallengesResponse
+	0,  // 25: certwright.challenges.v1.ChallengesService.GetChallenge:output_type -> certwright.challenges.v1.Challenge
+	0,  // 26: certwright.challenges.v1.ChallengesService.VerifyChallenge:output_type -> certwright.challenges.v1.Challenge
+	5,  // 27: certwright.challenges.v1.ChallengesService.CreateRoute:output_type -> certwright.challenges.v1.Route
+	5,  // 28: certwright.challenges.v1.ChallengesService.GetRoute:output_type -> certwright.challenges.v1.Route
+	10, // 29: certwright.challenges.v1.ChallengesService.ListRoutes:output_type -> certwright.challenges.v1.ListRoutesResponse
+	5,  // 30: certwright.challenges.v1.ChallengesService.UpdateRoute:output_type -> certwright.challenges.v1.Route
+	13, // 31: certwright.challenges.v1.ChallengesService.DeleteRoute:output_type -> certwright.challenges.v1.DeleteRouteResponse
+	15, // 32: certwright.challenges.v1.ChallengesService.ExplainRoute:output_type -> certwright.challenges.v1.ExplainRouteResponse
+	24, // [24:33] is the sub-list for method output_type
+	15, // [15:24] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_certwright_challenges_v1_challenges_proto_init() }
@@ -541,13 +1530,18 @@ func file_certwright_challenges_v1_challenges_proto_init() {
 	if File_certwright_challenges_v1_challenges_proto != nil {
 		return
 	}
+	file_certwright_challenges_v1_challenges_proto_msgTypes[6].OneofWrappers = []any{
+		(*RoutePattern_Exact)(nil),
+		(*RoutePattern_Suffix)(nil),
+		(*RoutePattern_Zone)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_certwright_challenges_v1_challenges_proto_rawDesc), len(file_certwright_challenges_v1_challenges_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -4,7 +4,7 @@
 // - protoc             (unknown)
 // source: certwright/challenges/v1/challenges.proto
 
-// Proves control of names: http-01, dns-01, manual.
+// Proves control of names: http-01, tls-alpn-01, dns-01, by itself or by hand.
 
 package challengesv1
 
@@ -24,18 +24,31 @@ const (
 	ChallengesService_ListChallenges_FullMethodName  = "/certwright.challenges.v1.ChallengesService/ListChallenges"
 	ChallengesService_GetChallenge_FullMethodName    = "/certwright.challenges.v1.ChallengesService/GetChallenge"
 	ChallengesService_VerifyChallenge_FullMethodName = "/certwright.challenges.v1.ChallengesService/VerifyChallenge"
+	ChallengesService_CreateRoute_FullMethodName     = "/certwright.challenges.v1.ChallengesService/CreateRoute"
+	ChallengesService_GetRoute_FullMethodName        = "/certwright.challenges.v1.ChallengesService/GetRoute"
+	ChallengesService_ListRoutes_FullMethodName      = "/certwright.challenges.v1.ChallengesService/ListRoutes"
+	ChallengesService_UpdateRoute_FullMethodName     = "/certwright.challenges.v1.ChallengesService/UpdateRoute"
+	ChallengesService_DeleteRoute_FullMethodName     = "/certwright.challenges.v1.ChallengesService/DeleteRoute"
+	ChallengesService_ExplainRoute_FullMethodName    = "/certwright.challenges.v1.ChallengesService/ExplainRoute"
 )
 
 // ChallengesServiceClient is the client API for ChallengesService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ChallengesService owns challenges.
+// ChallengesService owns challenges, and the routes by which their solvers are chosen.
 type ChallengesServiceClient interface {
 	ListChallenges(ctx context.Context, in *ListChallengesRequest, opts ...grpc.CallOption) (*ListChallengesResponse, error)
 	GetChallenge(ctx context.Context, in *GetChallengeRequest, opts ...grpc.CallOption) (*Challenge, error)
 	// Checks now whether the answer that a person placed is visible; only then the CA is bothered.
 	VerifyChallenge(ctx context.Context, in *VerifyChallengeRequest, opts ...grpc.CallOption) (*Challenge, error)
+	CreateRoute(ctx context.Context, in *CreateRouteRequest, opts ...grpc.CallOption) (*Route, error)
+	GetRoute(ctx context.Context, in *GetRouteRequest, opts ...grpc.CallOption) (*Route, error)
+	ListRoutes(ctx context.Context, in *ListRoutesRequest, opts ...grpc.CallOption) (*ListRoutesResponse, error)
+	UpdateRoute(ctx context.Context, in *UpdateRouteRequest, opts ...grpc.CallOption) (*Route, error)
+	DeleteRoute(ctx context.Context, in *DeleteRouteRequest, opts ...grpc.CallOption) (*DeleteRouteResponse, error)
+	// Says which route and solver a name would get now, why, and what was passed over. Nothing is changed.
+	ExplainRoute(ctx context.Context, in *ExplainRouteRequest, opts ...grpc.CallOption) (*ExplainRouteResponse, error)
 }
 
 type challengesServiceClient struct {
@@ -76,16 +89,83 @@ func (c *challengesServiceClient) VerifyChallenge(ctx context.Context, in *Verif
 	return out, nil
 }
 
+func (c *challengesServiceClient) CreateRoute(ctx context.Context, in *CreateRouteRequest, opts ...grpc.CallOption) (*Route, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Route)
+	err := c.cc.Invoke(ctx, ChallengesService_CreateRoute_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *challengesServiceClient) GetRoute(ctx context.Context, in *GetRouteRequest, opts ...grpc.CallOption) (*Route, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Route)
+	err := c.cc.Invoke(ctx, ChallengesService_GetRoute_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *challengesServiceClient) ListRoutes(ctx context.Context, in *ListRoutesRequest, opts ...grpc.CallOption) (*ListRoutesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRoutesResponse)
+	err := c.cc.Invoke(ctx, ChallengesService_ListRoutes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *challengesServiceClient) UpdateRoute(ctx context.Context, in *UpdateRouteRequest, opts ...grpc.CallOption) (*Route, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Route)
+	err := c.cc.Invoke(ctx, ChallengesService_UpdateRoute_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *challengesServiceClient) DeleteRoute(ctx context.Context, in *DeleteRouteRequest, opts ...grpc.CallOption) (*DeleteRouteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteRouteResponse)
+	err := c.cc.Invoke(ctx, ChallengesService_DeleteRoute_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *challengesServiceClient) ExplainRoute(ctx context.Context, in *ExplainRouteRequest, opts ...grpc.CallOption) (*ExplainRouteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainRouteResponse)
+	err := c.cc.Invoke(ctx, ChallengesService_ExplainRoute_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ChallengesServiceServer is the server API for ChallengesService service.
 // All implementations must embed UnimplementedChallengesServiceServer
 // for forward compatibility.
 //
-// ChallengesService owns challenges.
+// ChallengesService owns challenges, and the routes by which their solvers are chosen.
 type ChallengesServiceServer interface {
 	ListChallenges(context.Context, *ListChallengesRequest) (*ListChallengesResponse, error)
 	GetChallenge(context.Context, *GetChallengeRequest) (*Challenge, error)
 	// Checks now whether the answer that a person placed is visible; only then the CA is bothered.
 	VerifyChallenge(context.Context, *VerifyChallengeRequest) (*Challenge, error)
+	CreateRoute(context.Context, *CreateRouteRequest) (*Route, error)
+	GetRoute(context.Context, *GetRouteRequest) (*Route, error)
+	ListRoutes(context.Context, *ListRoutesRequest) (*ListRoutesResponse, error)
+	UpdateRoute(context.Context, *UpdateRouteRequest) (*Route, error)
+	DeleteRoute(context.Context, *DeleteRouteRequest) (*DeleteRouteResponse, error)
+	// Says which route and solver a name would get now, why, and what was passed over. Nothing is changed.
+	ExplainRoute(context.Context, *ExplainRouteRequest) (*ExplainRouteResponse, error)
 	mustEmbedUnimplementedChallengesServiceServer()
 }
 
@@ -104,6 +184,24 @@ func (UnimplementedChallengesServiceServer) GetChallenge(context.Context, *GetCh
 }
 func (UnimplementedChallengesServiceServer) VerifyChallenge(context.Context, *VerifyChallengeRequest) (*Challenge, error) {
 	return nil, status.Error(codes.Unimplemented, "method VerifyChallenge not implemented")
+}
+func (UnimplementedChallengesServiceServer) CreateRoute(context.Context, *CreateRouteRequest) (*Route, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateRoute not implemented")
+}
+func (UnimplementedChallengesServiceServer) GetRoute(context.Context, *GetRouteRequest) (*Route, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRoute not implemented")
+}
+func (UnimplementedChallengesServiceServer) ListRoutes(context.Context, *ListRoutesRequest) (*ListRoutesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRoutes not implemented")
+}
+func (UnimplementedChallengesServiceServer) UpdateRoute(context.Context, *UpdateRouteRequest) (*Route, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateRoute not implemented")
+}
+func (UnimplementedChallengesServiceServer) DeleteRoute(context.Context, *DeleteRouteRequest) (*DeleteRouteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteRoute not implemented")
+}
+func (UnimplementedChallengesServiceServer) ExplainRoute(context.Context, *ExplainRouteRequest) (*ExplainRouteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainRoute not implemented")
 }
 func (UnimplementedChallengesServiceServer) mustEmbedUnimplementedChallengesServiceServer() {}
 func (UnimplementedChallengesServiceServer) testEmbeddedByValue()                           {}
@@ -180,6 +278,114 @@ func _ChallengesService_VerifyChallenge_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ChallengesService_CreateRoute_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateRouteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChallengesServiceServer).CreateRoute(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChallengesService_CreateRoute_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChallengesServiceServer).CreateRoute(ctx, req.(*CreateRouteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ChallengesService_GetRoute_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRouteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChallengesServiceServer).GetRoute(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChallengesService_GetRoute_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChallengesServiceServer).GetRoute(ctx, req.(*GetRouteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ChallengesService_ListRoutes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRoutesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChallengesServiceServer).ListRoutes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChallengesService_ListRoutes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChallengesServiceServer).ListRoutes(ctx, req.(*ListRoutesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ChallengesService_UpdateRoute_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateRouteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChallengesServiceServer).UpdateRoute(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChallengesService_UpdateRoute_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChallengesServiceServer).UpdateRoute(ctx, req.(*UpdateRouteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ChallengesService_DeleteRoute_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteRouteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChallengesServiceServer).DeleteRoute(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChallengesService_DeleteRoute_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChallengesServiceServer).DeleteRoute(ctx, req.(*DeleteRouteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ChallengesService_ExplainRoute_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRouteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChallengesServiceServer).ExplainRoute(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChallengesService_ExplainRoute_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChallengesServiceServer).ExplainRoute(ctx, req.(*ExplainRouteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ChallengesService_ServiceDesc is the grpc.ServiceDesc for ChallengesService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -198,6 +404,30 @@ var ChallengesService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "VerifyChallenge",
 			Handler:    _ChallengesService_VerifyChallenge_Handler,
+		},
+		{
+			MethodName: "CreateRoute",
+			Handler:    _ChallengesService_CreateRoute_Handler,
+		},
+		{
+			MethodName: "GetRoute",
+			Handler:    _ChallengesService_GetRoute_Handler,
+		},
+		{
+			MethodName: "ListRoutes",
+			Handler:    _ChallengesService_ListRoutes_Handler,
+		},
+		{
+			MethodName: "UpdateRoute",
+			Handler:    _ChallengesService_UpdateRoute_Handler,
+		},
+		{
+			MethodName: "DeleteRoute",
+			Handler:    _ChallengesService_DeleteRoute_Handler,
+		},
+		{
+			MethodName: "ExplainRoute",
+			Handler:    _ChallengesService_ExplainRoute_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

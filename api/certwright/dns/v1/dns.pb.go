@@ -1181,9 +1181,13 @@ func (x *TestDNSAccountResponse) GetSteps() []string {
 }
 
 type ResolveDNSAccountRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Team          string                 `protobuf:"bytes,2,opt,name=team,proto3" json:"team,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Team  string                 `protobuf:"bytes,2,opt,name=team,proto3" json:"team,omitempty"`
+	// Only this account will do.
+	AccountId string `protobuf:"bytes,3,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// The name is that of the record itself: _acme-challenge is not put in front.
+	Record        bool `protobuf:"varint,4,opt,name=record,proto3" json:"record,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1232,12 +1236,28 @@ func (x *ResolveDNSAccountRequest) GetTeam() string {
 	return ""
 }
 
+func (x *ResolveDNSAccountRequest) GetAccountId() string {
+	if x != nil {
+		return x.AccountId
+	}
+	return ""
+}
+
+func (x *ResolveDNSAccountRequest) GetRecord() bool {
+	if x != nil {
+		return x.Record
+	}
+	return false
+}
+
 type ResolveDNSAccountResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty when no account covers the name.
-	AccountId     string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	Zone          string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
-	Explanation   string `protobuf:"bytes,3,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	AccountId   string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	Zone        string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	Explanation string `protobuf:"bytes,3,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	// The team may use some enabled account, though perhaps not for this name.
+	AnyEnabled    bool `protobuf:"varint,4,opt,name=any_enabled,json=anyEnabled,proto3" json:"any_enabled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1291,6 +1311,13 @@ func (x *ResolveDNSAccountResponse) GetExplanation() string {
 		return x.Explanation
 	}
 	return ""
+}
+
+func (x *ResolveDNSAccountResponse) GetAnyEnabled() bool {
+	if x != nil {
+		return x.AnyEnabled
+	}
+	return false
 }
 
 type ListRecordSetsRequest struct {
@@ -1654,15 +1681,20 @@ const file_certwright_dns_v1_dns_proto_rawDesc = "" +
 	"\x16TestDNSAccountResponse\x12\x0e\n" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x126\n" +
 	"\aproblem\x18\x02 \x01(\v2\x1c.certwright.types.v1.ProblemR\aproblem\x12\x14\n" +
-	"\x05steps\x18\x03 \x03(\tR\x05steps\"B\n" +
+	"\x05steps\x18\x03 \x03(\tR\x05steps\"y\n" +
 	"\x18ResolveDNSAccountRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04team\x18\x02 \x01(\tR\x04team\"p\n" +
+	"\x04team\x18\x02 \x01(\tR\x04team\x12\x1d\n" +
+	"\n" +
+	"account_id\x18\x03 \x01(\tR\taccountId\x12\x16\n" +
+	"\x06record\x18\x04 \x01(\bR\x06record\"\x91\x01\n" +
 	"\x19ResolveDNSAccountResponse\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12 \n" +
-	"\vexplanation\x18\x03 \x01(\tR\vexplanation\"S\n" +
+	"\vexplanation\x18\x03 \x01(\tR\vexplanation\x12\x1f\n" +
+	"\vany_enabled\x18\x04 \x01(\bR\n" +
+	"anyEnabled\"S\n" +
 	"\x15ListRecordSetsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +

@@ -118,7 +118,8 @@ func (x *CertificateSpec) GetNotAfter() *timestamppb.Timestamp {
 // ChallengeSpec chooses the way to prove control.
 type ChallengeSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One of auto, http-01, dns-01. Auto: dns-01 for a wildcard or where a DNS account covers the name, else http-01.
+	// One of auto, http-01, dns-01, tls-alpn-01. Auto: what a route says; else dns-01 for a wildcard or where a DNS account covers the name, else http-01, and
+	// tls-alpn-01 where the CA offers nothing else.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// True: a person places the answer and calls verify.
 	Manual        bool `protobuf:"varint,2,opt,name=manual,proto3" json:"manual,omitempty"`

@@ -287,9 +287,11 @@ func (x *Failed) GetProblem() *v1.Problem {
 type RecordWanted struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	ChallengeId string                 `protobuf:"bytes,1,opt,name=challenge_id,json=challengeId,proto3" json:"challenge_id,omitempty"`
-	// Fully qualified, lower case, no dot at the end, e.g. _acme-challenge.example.org.
-	Fqdn          string `protobuf:"bytes,2,opt,name=fqdn,proto3" json:"fqdn,omitempty"`
-	Value         string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	// Fully qualified, lower case, no dot at the end, e.g. _acme-challenge.example.org, or where an alias leads.
+	Fqdn  string `protobuf:"bytes,2,opt,name=fqdn,proto3" json:"fqdn,omitempty"`
+	Value string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	// The account that has to write it; empty: the one whose zone covers the name.
+	DnsAccountId  string `protobuf:"bytes,4,opt,name=dns_account_id,json=dnsAccountId,proto3" json:"dns_account_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -341,6 +343,13 @@ func (x *RecordWanted) GetFqdn() string {
 func (x *RecordWanted) GetValue() string {
 	if x != nil {
 		return x.Value
+	}
+	return ""
+}
+
+func (x *RecordWanted) GetDnsAccountId() string {
+	if x != nil {
+		return x.DnsAccountId
 	}
 	return ""
 }
@@ -437,11 +446,12 @@ const file_certwright_events_challenge_v1_challenge_proto_rawDesc = "" +
 	"\rauthorization\x18\x04 \x01(\x03R\rauthorization\x126\n" +
 	"\aproblem\x18\x05 \x01(\v2\x1c.certwright.types.v1.ProblemR\aproblem:*\x92\xb5\x18&\n" +
 	"\x10challenge.failed\x12\n" +
-	"challenges\x1a\x06orders\"\x8b\x01\n" +
+	"challenges\x1a\x06orders\"\xb1\x01\n" +
 	"\fRecordWanted\x12!\n" +
 	"\fchallenge_id\x18\x01 \x01(\tR\vchallengeId\x12\x12\n" +
 	"\x04fqdn\x18\x02 \x01(\tR\x04fqdn\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\tR\x05value:.\x92\xb5\x18*\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12$\n" +
+	"\x0edns_account_id\x18\x04 \x01(\tR\fdnsAccountId:.\x92\xb5\x18*\n" +
 	"\x17challenge.record_wanted\x12\n" +
 	"challenges\x1a\x03dns\"\x8f\x01\n" +
 	"\x0eRecordUnwanted\x12!\n" +
