@@ -139,8 +139,8 @@ func (a *App) DeleteAccount(ctx context.Context, id string) error {
 	return err
 }
 
-// Resolve says which account would serve a name for a team.
-func (a *App) Resolve(ctx context.Context, team, name string) (domain.Choice, bool, error) {
+// Resolve says which account would write the TXT record of this name for a team. only names the one that will do; empty: any.
+func (a *App) Resolve(ctx context.Context, team, record, only string) (domain.Choice, bool, error) {
 	var all []domain.Candidate
 	for _, t := range domain.MayServe(team) {
 		for after := ""; ; {
@@ -156,7 +156,11 @@ func (a *App) Resolve(ctx context.Context, team, name string) (domain.Choice, bo
 			}
 		}
 	}
-	choice, ok := domain.Choose(all, team, domain.ChallengeName(name))
+	if only != "" {
+		choice, ok := domain.ChooseOnly(all, team, record, only)
+		return choice, ok, nil
+	}
+	choice, ok := domain.Choose(all, team, record)
 	return choice, ok, nil
 }
 
@@ -187,7 +191,7 @@ func (a *App) wake(ctx context.Context, team string, account domain.Account) {
 		if !account.Covers(d.Body.FQDN) || !slices.Contains(domain.MayServe(d.Team), team) {
 			continue
 		}
-		if _, ok, err := a.Resolve(ctx, d.Team, d.Body.FQDN); err != nil || !ok {
+		if _, ok, err := a.Resolve(ctx, d.Team, d.Body.FQDN, d.Body.Only); err != nil || !ok {
 			continue // no account is left that could serve it
 		}
 		_, err := a.Sets.Change(ctx, d.ID, func(doc *SetDoc) ([]outbox.Fact, error) {

@@ -471,3 +471,32 @@ func TestAccountsAreSeenByTheirTeamAloneAndWithoutTheirSecret(t *testing.T) {
 	_, err = b.rpc.CreateDNSAccount(web, &dnsv1.CreateDNSAccountRequest{DnsAccount: &dnsv1.DNSAccount{Team: "*"}})
 	require.EqualError(t, err, `user:web may not make accounts for the team "*"; leave dnsAccount.team out for "web"`)
 }
+
+// A route's account is used though another covers the name as well, and a record where an alias leads is written there as it stands.
+func TestTheAccountThatARouteNamesWritesWhereAnAliasLeads(t *testing.T) {
+	b := newBench(t)
+	b.account()
+	named := b.account(func(a *dnsv1.DNSAccount) { a.DisplayName = "Named" })
+	choice, err := b.rpc.ResolveDNSAccount(b.admin, &dnsv1.ResolveDNSAccountRequest{Name: "target.example.org", Record: true, AccountId: named.GetId(), Team: "default"})
+	require.NoError(t, err)
+	require.Equal(t, named.GetId(), choice.GetAccountId())
+	m := &challengeeventsv1.RecordWanted{ChallengeId: "chl_1", Fqdn: "target.example.org", Value: "v", DnsAccountId: named.GetId()}
+	b.tell(m)
+	b.tell(m)
+	there := &dnseventsv1.RecordPresented{ChallengeId: "chl_1", Fqdn: "target.example.org", Value: "v"}
+	b.expect(there)
+	require.Equal(t, []string{"v"}, b.zone.at("target.example.org"))
+	sets, err := b.rpc.ListRecordSets(b.admin, &dnsv1.ListRecordSetsRequest{})
+	require.NoError(t, err)
+	require.Equal(t, named.GetId(), sets.GetRecordSets()[0].GetAccountId())
+
+	_, err = b.rpc.DisableDNSAccount(b.admin, &dnsv1.DisableDNSAccountRequest{Id: named.GetId()})
+	require.NoError(t, err)
+	b.tell(&challengeeventsv1.RecordWanted{ChallengeId: "chl_2", Fqdn: "other.example.org", Value: "w", DnsAccountId: named.GetId()})
+	b.expect(there, &dnseventsv1.RecordFailed{ChallengeId: "chl_2", Fqdn: "other.example.org", Value: "w", Problem: &typesv1.Problem{
+		Reason: "DNS_NO_ACCOUNT", Detail: "the DNS account " + named.GetId() + " (Named) is disabled; enable it", Retrying: true,
+	}})
+	_, err = b.rpc.EnableDNSAccount(b.admin, &dnsv1.EnableDNSAccountRequest{Id: named.GetId()})
+	require.NoError(t, err)
+	b.expect(there, b.told()[1], &dnseventsv1.RecordPresented{ChallengeId: "chl_2", Fqdn: "other.example.org", Value: "w"})
+}

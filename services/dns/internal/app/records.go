@@ -18,9 +18,16 @@ import (
 // SetDoc is a stored record set.
 type SetDoc = docstore.Doc[domain.RecordSet]
 
-// RecordWanted hears that a challenge wants a value at a name.
-func (a *App) RecordWanted(ctx context.Context, team, challenge, fqdn, value string) error {
-	return a.hear(ctx, team, challenge, fqdn, value, (*domain.RecordSet).Want)
+// RecordWanted hears that a challenge wants a value at a name. only is the account that has to write it, empty for any; a set that is bound to
+// an account already stays with it until its values are gone.
+func (a *App) RecordWanted(ctx context.Context, team, challenge, fqdn, value, only string) error {
+	return a.hear(ctx, team, challenge, fqdn, value, func(s *domain.RecordSet, challenge, value string, now time.Time) domain.Outcome {
+		out := s.Want(challenge, value, now)
+		if out.Changed && s.AccountID == "" {
+			s.Only = only
+		}
+		return out
+	})
 }
 
 // RecordUnwanted hears that a challenge wants a value no more.
@@ -126,7 +133,7 @@ func (a *App) Step(ctx context.Context, doc SetDoc) (worker.Result[domain.Record
 }
 
 func (a *App) bind(ctx context.Context, doc SetDoc) (worker.Result[domain.RecordSet], error) {
-	choice, ok, err := a.Resolve(ctx, doc.Team, doc.Body.FQDN)
+	choice, ok, err := a.Resolve(ctx, doc.Team, doc.Body.FQDN, doc.Body.Only)
 	if err != nil {
 		return worker.Result[domain.RecordSet]{}, err
 	}

@@ -114,8 +114,9 @@ type Candidate struct {
 	Account
 }
 
-// Choice is the account that serves a name, and why.
+// Choice is the account that serves a name, and why. Any says whether there is an enabled account at all.
 type Choice struct {
+	Any         bool
 	AccountID   string
 	Zone        string
 	Explanation string // one sentence
@@ -158,10 +159,29 @@ func Choose(candidates []Candidate, team, name string) (Choice, bool) {
 		}
 	}
 	if zone == "" {
-		return Choice{Explanation: nobody(name, enabled, sleeping)}, false
+		return Choice{Any: len(enabled) > 0, Explanation: nobody(name, enabled, sleeping)}, false
 	}
-	return Choice{AccountID: best.ID, Zone: zone, Explanation: fmt.Sprintf(
+	return Choice{Any: true, AccountID: best.ID, Zone: zone, Explanation: fmt.Sprintf(
 		"the DNS account %s (%s) serves the zone %s, the longest one that %s ends in", best.ID, best.DisplayName, zone, name)}, true
+}
+
+// ChooseOnly is Choose where one account alone will do, since a route names it.
+func ChooseOnly(candidates []Candidate, team, name, account string) (Choice, bool) {
+	for _, c := range candidates {
+		if c.ID != account || !slices.Contains(MayServe(team), c.Team) {
+			continue
+		}
+		zone := c.covering(name)
+		switch {
+		case c.Disabled:
+			return Choice{Explanation: fmt.Sprintf("the DNS account %s (%s) is disabled; enable it", c.ID, c.DisplayName)}, false
+		case zone == "":
+			return Choice{Any: true, Explanation: fmt.Sprintf("the DNS account %s (%s) does not serve %s, only %s; choose an account for its zone",
+				c.ID, c.DisplayName, name, strings.Join(c.Zones, ", "))}, false
+		}
+		return Choice{Any: true, AccountID: c.ID, Zone: zone, Explanation: fmt.Sprintf("the DNS account %s (%s) is named and serves the zone %s", c.ID, c.DisplayName, zone)}, true
+	}
+	return Choice{Explanation: fmt.Sprintf("the DNS account %s does not exist for the team %q; create it, or choose another", account, team)}, false
 }
 
 func better(c Candidate, zone string, best Candidate, bestZone, team string) bool {

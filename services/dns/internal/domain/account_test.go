@@ -45,7 +45,28 @@ func TestChoosingAnAccount(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			c, ok := domain.Choose(all, row.team, domain.ChallengeName(row.ask))
 			require.Equal(t, row.id != "", ok)
-			require.Empty(t, cmp.Diff(domain.Choice{AccountID: row.id, Zone: row.zone, Explanation: row.explained}, c))
+			require.Empty(t, cmp.Diff(domain.Choice{Any: true, AccountID: row.id, Zone: row.zone, Explanation: row.explained}, c))
+		})
+	}
+}
+
+func TestAnAccountThatARouteNames(t *testing.T) {
+	all := []domain.Candidate{
+		{ID: "dac_1", Team: "web", Account: domain.Account{DisplayName: "Lab", Zones: []string{"acme.test"}}},
+		{ID: "dac_2", Team: "web", Account: domain.Account{DisplayName: "Old", Zones: []string{"acme.test"}, Disabled: true}},
+	}
+	for name, row := range map[string]struct{ team, record, account, zone, explained string }{
+		"it serves the name":       {"web", "x.acme.test", "dac_1", "acme.test", "the DNS account dac_1 (Lab) is named and serves the zone acme.test"},
+		"it does not":              {"web", "x.other.test", "dac_1", "", "the DNS account dac_1 (Lab) does not serve x.other.test, only acme.test; choose an account for its zone"},
+		"it is disabled":           {"web", "x.acme.test", "dac_2", "", "the DNS account dac_2 (Old) is disabled; enable it"},
+		"it does not exist":        {"web", "x.acme.test", "dac_9", "", `the DNS account dac_9 does not exist for the team "web"; create it, or choose another`},
+		"it is another team's own": {"mail", "x.acme.test", "dac_1", "", `the DNS account dac_1 does not exist for the team "mail"; create it, or choose another`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, ok := domain.ChooseOnly(all, row.team, row.record, row.account)
+			require.Equal(t, row.zone != "", ok)
+			require.Equal(t, row.zone, c.Zone)
+			require.Equal(t, row.explained, c.Explanation)
 		})
 	}
 }

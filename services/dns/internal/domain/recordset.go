@@ -79,6 +79,7 @@ type RecordSet struct {
 	FQDN      string    `bson:"fqdn"`
 	AccountID string    `bson:"account_id"`
 	Zone      string    `bson:"zone"`
+	Only      string    `bson:"only"` // the account that a challenge's route names, while none is bound; empty: any
 	Values    []Value   `bson:"values"`
 	Ended     []Ended   `bson:"ended"`
 	Problem   Problem   `bson:"problem"`

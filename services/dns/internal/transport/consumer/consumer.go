@@ -13,7 +13,7 @@ import (
 func Records(a *app.App) bus.Consumer {
 	return bus.Routed("dns-records",
 		bus.On(func(ctx context.Context, e bus.Event, m *challengeeventsv1.RecordWanted) error {
-			return a.RecordWanted(ctx, e.Team, m.GetChallengeId(), m.GetFqdn(), m.GetValue())
+			return a.RecordWanted(ctx, e.Team, m.GetChallengeId(), m.GetFqdn(), m.GetValue(), m.GetDnsAccountId())
 		}),
 		bus.On(func(ctx context.Context, e bus.Event, m *challengeeventsv1.RecordUnwanted) error {
 			return a.RecordUnwanted(ctx, e.Team, m.GetChallengeId(), m.GetFqdn(), m.GetValue())

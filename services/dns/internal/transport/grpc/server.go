@@ -176,7 +176,12 @@ func (s *Server) ResolveDNSAccount(ctx context.Context, req *dnsv1.ResolveDNSAcc
 	if err != nil {
 		return nil, err
 	}
-	if _, why := domain.Name(domain.ChallengeName(req.GetName())); why != "" {
+	record := req.GetName()
+	if !req.GetRecord() {
+		record = domain.ChallengeName(record)
+	}
+	record, why := domain.Name(record)
+	if why != "" {
 		return nil, errs.New(errs.Invalid, "INVALID_ARGUMENT", "the name is not valid").WithField("name", "%q %s", req.GetName(), why)
 	}
 	team := req.GetTeam()
@@ -186,11 +191,11 @@ func (s *Server) ResolveDNSAccount(ctx context.Context, req *dnsv1.ResolveDNSAcc
 	if !authz.InTeam(p, team) {
 		return nil, errs.New(errs.NotFound, "", "team %s does not exist", team)
 	}
-	choice, _, err := s.App.Resolve(ctx, team, req.GetName())
+	choice, _, err := s.App.Resolve(ctx, team, record, req.GetAccountId())
 	if err != nil {
 		return nil, err
 	}
-	return &dnsv1.ResolveDNSAccountResponse{AccountId: choice.AccountID, Zone: choice.Zone, Explanation: choice.Explanation}, nil
+	return &dnsv1.ResolveDNSAccountResponse{AccountId: choice.AccountID, Zone: choice.Zone, Explanation: choice.Explanation, AnyEnabled: choice.Any}, nil
 }
 
 // ListRecordSets implements dnsv1.DNSServiceServer.
