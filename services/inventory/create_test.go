@@ -116,7 +116,7 @@ func TestAnInvalidCertificateIsRefusedFieldByField(t *testing.T) {
 		"an address":           {spec(func(s *typesv1.CertificateSpec) { s.Names = []string{"192.0.2.1"} }), "certificate.spec.names[0]", "set spec.profile"},
 		"a weak key":           {spec(func(s *typesv1.CertificateSpec) { s.KeyAlgorithm = "RSA_1024" }), "certificate.spec.keyAlgorithm", `"RSA_1024" is too weak, no CA issues for it; allowed: RSA_2048, RSA_3072, RSA_4096, ECDSA_P256, ECDSA_P384`},
 		"an unknown key":       {spec(func(s *typesv1.CertificateSpec) { s.KeyAlgorithm = "ED448" }), "certificate.spec.keyAlgorithm", `"ED448" is not known; allowed: RSA_2048`},
-		"an unknown challenge": {spec(func(s *typesv1.CertificateSpec) { s.Challenge = &typesv1.ChallengeSpec{Type: "dns-02"} }), "certificate.spec.challenge.type", "allowed: auto, http-01, dns-01"},
+		"an unknown challenge": {spec(func(s *typesv1.CertificateSpec) { s.Challenge = &typesv1.ChallengeSpec{Type: "dns-02"} }), "certificate.spec.challenge.type", "allowed: auto, http-01, dns-01, tls-alpn-01"},
 		"a wildcard over http-01": {spec(func(s *typesv1.CertificateSpec) {
 			s.Names, s.Challenge = []string{"*.example.org"}, &typesv1.ChallengeSpec{Type: "http-01"}
 		}), "certificate.spec.names[0]", "choose dns-01 or auto"},

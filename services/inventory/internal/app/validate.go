@@ -40,7 +40,7 @@ type SpecInput struct {
 
 // ChallengeInput is the way to prove control, as given.
 type ChallengeInput struct {
-	Type   string `json:"type" validate:"omitempty,oneof=auto http-01 dns-01"`
+	Type   string `json:"type" validate:"omitempty,oneof=auto http-01 dns-01 tls-alpn-01"`
 	Manual bool   `json:"manual"`
 }
 

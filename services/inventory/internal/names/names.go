@@ -20,7 +20,7 @@ const Max = 100
 type Options struct {
 	// IPs: the issuer's profile may allow IP identifiers.
 	IPs bool
-	// ChallengeType is the one that the spec asks for: http-01 proves no wildcard, dns-01 no address.
+	// ChallengeType is the one that the spec asks for: http-01 and tls-alpn-01 prove no wildcard, dns-01 no address.
 	ChallengeType string
 }
 
@@ -72,7 +72,7 @@ func one(raw string, o Options) (name, msg string) {
 		case ip.Zone() != "":
 			return "", fmt.Sprintf("%q has a zone; give the address alone", raw)
 		case o.ChallengeType == "dns-01":
-			return "", fmt.Sprintf("%q is an IP address, which dns-01 cannot prove; choose http-01 or auto", raw)
+			return "", fmt.Sprintf("%q is an IP address, which dns-01 cannot prove; choose http-01, tls-alpn-01 or auto", raw)
 		}
 		return ip.Unmap().String(), ""
 	}
@@ -80,8 +80,8 @@ func one(raw string, o Options) (name, msg string) {
 	switch {
 	case strings.Contains(host, "*"):
 		return "", fmt.Sprintf("%q has a wildcard that is not the whole leftmost label; allowed is *.example.org", raw)
-	case wildcard && o.ChallengeType == "http-01":
-		return "", fmt.Sprintf("%q is a wildcard, which http-01 cannot prove; choose dns-01 or auto", raw)
+	case wildcard && (o.ChallengeType == "http-01" || o.ChallengeType == "tls-alpn-01"):
+		return "", fmt.Sprintf("%q is a wildcard, which %s cannot prove; choose dns-01 or auto", raw, o.ChallengeType)
 	case strings.Contains(host, "_"):
 		return "", fmt.Sprintf("%q has an underscore, which no CA issues for; use a name without it", raw)
 	case strings.ContainsAny(host, ":/@ "):

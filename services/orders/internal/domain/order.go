@@ -51,7 +51,7 @@ type Spec struct {
 	Names        []string  `bson:"names"`
 	KeyAlgorithm string    `bson:"key_algorithm"`
 	Profile      string    `bson:"profile"`
-	Challenge    string    `bson:"challenge"` // auto, http-01 or dns-01
+	Challenge    string    `bson:"challenge"` // auto, http-01, dns-01 or tls-alpn-01
 	Manual       bool      `bson:"manual"`
 	NotAfter     time.Time `bson:"not_after"` // zero: the CA's default
 }
