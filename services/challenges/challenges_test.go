@@ -17,6 +17,7 @@ import (
 	challengeeventsv1 "github.com/certwright/certwright/api/certwright/events/challenge/v1"
 	ordereventsv1 "github.com/certwright/certwright/api/certwright/events/order/v1"
 	"github.com/certwright/certwright/services/challenges"
+	"github.com/certwright/certwright/services/challenges/internal/adapters/alpn"
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/bus"
 	"github.com/certwright/certwright/shared/config"
@@ -97,10 +98,20 @@ func required(identifier string, authorization int64) *ordereventsv1.Authorizati
 func TestTheServiceOverTheBus(t *testing.T) {
 	cfg := challenges.Defaults()
 	cfg.HTTP01Addr = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
+	cfg.TLSALPN01.Listen = fmt.Sprintf("127.0.0.1:%d", testkit.FreePort(t))
+	cfg.DNS.Resolvers = []string{"127.0.0.1:1"}
 	b := start(t, cfg)
 	// The responder answers, its own check sees it over loopback, and only then the order is told.
 	b.tell(required("other.test", 0))
 	b.next(&challengeeventsv1.Presented{ChallengeId: "chl_1-1-0", OrderId: "ord_1", Attempt: 1, Type: "http-01"})
+	// The other responder answers by its own port; the self check is a handshake.
+	b.tell(&ordereventsv1.AuthorizationRequired{
+		OrderId: "ord_1", Attempt: 1, Authorization: 2, Identifier: "192.0.2.1", Offered: []*ordereventsv1.OfferedChallenge{{Type: "tls-alpn-01", Token: "tt", KeyAuthorization: "tt.key"}},
+	})
+	b.next(&challengeeventsv1.Presented{ChallengeId: "chl_1-1-2", OrderId: "ord_1", Attempt: 1, Authorization: 2, Type: "tls-alpn-01"})
+	wrong, err := alpn.Look(t.Context(), &net.Dialer{}, cfg.TLSALPN01.Listen, "192.0.2.1", "tt.key", 5*time.Second)
+	require.NoError(t, err)
+	require.Empty(t, wrong)
 	// The dns service says that it covers this name.
 	b.tell(required("example.org", 1))
 	b.next(&challengeeventsv1.RecordWanted{ChallengeId: "chl_1-1-1", Fqdn: "_acme-challenge.example.org"})

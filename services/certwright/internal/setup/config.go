@@ -72,7 +72,8 @@ func (p *plan) section(name string) string {
   hosts: ["%s"]`, strings.Join(hosts, `", "`))
 	case "challenges":
 		return `
-  http01: {listen: ":5002"} # port 80 of every name that is validated by http-01 has to lead here`
+  http01: {listen: ":5002"} # port 80 of every name that is validated by http-01 has to lead here
+  tlsalpn01: {listen: ":5001"} # port 443 of every name that is validated by tls-alpn-01 has to lead here`
 	case "deployer":
 		return `
   # What a host allows. The API picks names of these and cannot define any.

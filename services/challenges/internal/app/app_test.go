@@ -27,6 +27,7 @@ import (
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore/memory"
 	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/once"
 	"github.com/certwright/certwright/shared/outbox"
 	"github.com/certwright/certwright/shared/testkit"
 	"github.com/certwright/certwright/shared/worker"
@@ -47,23 +48,42 @@ type world struct {
 	away    error
 	wrong   string
 	looks   int
+	asked   []app.Ask
+	aliases []string
+	unsure  string
+	loop    domain.Problem
 }
 
-func (w *world) Resolve(context.Context, string, string) (account, explanation string, err error) {
+func (w *world) Resolve(_ context.Context, ask app.Ask) (app.Account, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.account, "the DNS account " + w.account + " serves it", w.away
+	w.asked = append(w.asked, ask)
+	if ask.Only != "" && ask.Only != w.account {
+		return app.Account{Explanation: "the DNS account " + ask.Only + " is disabled"}, w.away
+	}
+	return app.Account{ID: w.account, Explanation: "the DNS account " + w.account + " serves it", Any: w.account != ""}, w.away
 }
 
-func (w *world) look() (string, error) {
+func (w *world) look() (app.Sight, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.looks++
-	return w.wrong, nil
+	return app.Sight{Wrong: w.wrong, Found: []string{"looked"}}, nil
 }
-func (w *world) TXT(context.Context, string, string) (string, error)               { return w.look() }
-func (w *world) HTTP(context.Context, string, string, string) (string, error)      { return w.look() }
-func (w *world) Responder(context.Context, string, string, string) (string, error) { return w.look() }
+func (w *world) TXT(context.Context, string, string, domain.Check) (app.Sight, error) {
+	return w.look()
+}
+func (w *world) HTTP(context.Context, string, string, string) (app.Sight, error) { return w.look() }
+func (w *world) TLS(context.Context, string, string) (app.Sight, error)          { return w.look() }
+func (w *world) Responder(context.Context, string, string, string, string) (app.Sight, error) {
+	return w.look()
+}
+
+func (w *world) Follow(_ context.Context, name string, _ []string) ([]string, string, domain.Problem, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]string{name}, w.aliases...), w.unsure, w.loop, nil
+}
 
 func (w *world) set(f func()) {
 	w.mu.Lock()
@@ -92,7 +112,11 @@ func newBench(t *testing.T) *bench {
 	log := testkit.Logger(t)
 	out := outbox.New(outbox.Config{Store: memory.New(b.clock), Bus: &b.bus, Source: "challenges", Clock: b.clock, Logger: log})
 	coll, orders := testkit.Open[domain.Challenge](t, out, app.ChallengesSpec()), testkit.Open[app.ClosedOrder](t, out, app.OrdersSpec())
-	b.app = &app.App{Challenges: coll, Orders: orders, DNS: b.world, Eyes: b.world, Clock: b.clock, Logger: log, Responder: true, VerifyWait: 10 * time.Second}
+	b.app = &app.App{Challenges: coll, Orders: orders, DNS: b.world, Eyes: b.world, Clock: b.clock, Logger: log, VerifyWait: 10 * time.Second,
+		Responders: domain.Responders{HTTP: true, TLS: true}, Routes: testkit.Open[domain.Route](t, out, app.RoutesSpec())}
+	var err error
+	b.app.Requests, err = once.Open(t.Context(), out)
+	require.NoError(t, err)
 	b.rpc = &grpctransport.Server{App: b.app}
 	b.orders, b.records = consumer.Orders(b.app), consumer.Records(b.app)
 	w := worker.New(worker.Config[domain.Challenge]{Name: "challenges", Coll: coll, Clock: b.clock, Logger: log, Step: b.app.Step})

@@ -91,7 +91,7 @@ func (a *App) Verify(ctx context.Context, id string) (Doc, error) {
 	return doc, err
 }
 
-// Answer returns the content for a token of the built-in responder. Any replica answers: the store is shared. NotFound when
+// Answer returns the content for a token of the http-01 responder. Any replica answers: the store is shared. NotFound when
 // nobody waits for the token.
 func (a *App) Answer(ctx context.Context, token string) (string, error) {
 	page, err := a.Challenges.Find(ctx, docstore.Query{Where: []docstore.Cond{{Field: "token", Op: docstore.Eq, Value: token}}, Limit: 10})
@@ -99,19 +99,53 @@ func (a *App) Answer(ctx context.Context, token string) (string, error) {
 		return "", err
 	}
 	for _, d := range page.Docs {
-		if c := d.Body; c.Solver == domain.ByResponder && (c.State == domain.Presenting || c.State == domain.Presented) {
+		if c := d.Body; c.Answers(domain.HTTP01) {
 			return c.Value, nil
 		}
 	}
 	return "", errs.New(errs.NotFound, "", "no challenge has this token")
 }
 
-// Tidy removes challenges that were cleaned a week ago, and old marks of closed orders, once.
+// AnswerTLS returns the key authorization for an identifier of the tls-alpn-01 responder. A handshake carries no token, so of several challenges for
+// one name one is answered until it is over: the one that the CA has been told of, else the oldest. The self check of the others fails meanwhile.
+func (a *App) AnswerTLS(ctx context.Context, identifier string) (string, error) {
+	var best *Doc
+	for after := ""; ; {
+		page, err := a.Challenges.Find(ctx, docstore.Query{
+			Where: []docstore.Cond{{Field: "identifier", Op: docstore.Eq, Value: identifier}}, Limit: 1000, After: after,
+		})
+		if err != nil {
+			return "", err
+		}
+		for i, d := range page.Docs {
+			if d.Body.Answers(domain.TLSALPN01) && (best == nil || d.Body.State == domain.Presented && best.Body.State != domain.Presented) {
+				best = &page.Docs[i]
+			}
+		}
+		if after = page.Next; after == "" {
+			break
+		}
+	}
+	if best == nil {
+		return "", errs.New(errs.NotFound, "", "no challenge is for this name")
+	}
+	return best.Body.Value, nil
+}
+
+// Tidy removes challenges that were cleaned and routes that were deleted a week ago, and old marks of closed orders and requests, once.
 func (a *App) Tidy(ctx context.Context) error {
 	now := a.Clock.Now()
 	err := a.Challenges.RemoveAll(ctx, docstore.Cond{Field: "state", Op: docstore.Eq, Value: string(domain.Cleaned)},
 		docstore.Cond{Field: "changed_at", Op: docstore.Lt, Value: now.Add(-keepClosed)})
 	if err != nil {
+		return err
+	}
+	err = a.Routes.RemoveAll(ctx, docstore.Cond{Field: "tombstone", Op: docstore.Eq, Value: true},
+		docstore.Cond{Field: "changed_at", Op: docstore.Lt, Value: now.Add(-keepClosed)})
+	if err != nil {
+		return err
+	}
+	if err := a.Requests.Sweep(ctx); err != nil {
 		return err
 	}
 	return a.Orders.RemoveAll(ctx, docstore.Cond{Field: "due_at", Op: docstore.Lte, Value: now})

@@ -26,7 +26,11 @@ func (a *App) AuthorizationRequired(ctx context.Context, team string, in domain.
 	}
 	id := domain.ID(c.OrderID, c.Attempt, c.Authorization)
 	doc := Doc{Meta: docstore.Meta{ID: id, Team: cmp.Or(team, defaultTeam)}, Body: c}
-	facts := a.settle(&doc, a.choose(id, &doc.Body))
+	effect, err := a.choose(ctx, &doc)
+	if err != nil {
+		return err
+	}
+	facts := a.settle(&doc, effect)
 	err = a.Challenges.Insert(ctx, &doc, facts...)
 	if errs.KindOf(err) == errs.AlreadyExists {
 		return a.hear(ctx, id, func(c *domain.Challenge) domain.Effect { return c.Required() })
@@ -46,13 +50,13 @@ func (a *App) AuthorizationRequired(ctx context.Context, team string, in domain.
 	return a.close(ctx, id, over.Body.Outcome)
 }
 
-// choose picks who answers where nobody has to be asked for it; else the worker will.
-func (a *App) choose(id string, c *domain.Challenge) domain.Effect {
-	in := c.Input(a.Responder)
-	if domain.NeedsDNS(in) {
-		return domain.Effect{}
+// choose picks who answers where nobody outside has to be asked for it; else the worker will.
+func (a *App) choose(ctx context.Context, doc *Doc) (domain.Effect, error) {
+	in, _, err := a.routed(ctx, doc.Team, doc.Body.Input(a.Responders))
+	if err != nil || domain.NeedsDNS(in) {
+		return domain.Effect{}, err
 	}
-	return c.Place(id, domain.Choose(in), a.Clock.Now())
+	return doc.Body.Place(doc.ID, domain.Choose(in), a.Clock.Now()), nil
 }
 
 // AuthorizationClosed hears that the CA has decided, or that the attempt ended before it did.

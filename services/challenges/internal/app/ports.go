@@ -14,6 +14,7 @@ import (
 	"github.com/certwright/certwright/services/challenges/internal/domain"
 	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
+	"github.com/certwright/certwright/shared/once"
 	"github.com/certwright/certwright/shared/outbox"
 )
 
@@ -22,18 +23,43 @@ type Doc = docstore.Doc[domain.Challenge]
 
 // DNS is the question to the dns service.
 type DNS interface {
-	// Resolve returns the account that would serve the name, empty when none does, and one sentence about it. Unavailable while the service is away.
-	Resolve(ctx context.Context, name, team string) (account, explanation string, err error)
+	// Resolve returns the account that would serve what is asked, with an empty ID when none does. Unavailable while the service is away.
+	Resolve(ctx context.Context, ask Ask) (Account, error)
 }
 
-// Eyes look where a CA will look. What they find wrong is a sentence; an error is trouble of our own, such as the end of ctx.
+// Ask is the question which DNS account would write a TXT record.
+type Ask struct {
+	Name   string // a name to be proven, or with Record that of the TXT record itself
+	Record bool
+	Team   string
+	Only   string // id of the only account that will do; empty: any
+}
+
+// Account is the answer. Explanation is one sentence in any case; Any says whether the team may use an enabled account at all.
+type Account struct {
+	ID, Zone, Explanation string
+	Any                   bool
+}
+
+// Sight is what a look found.
+type Sight struct {
+	Wrong string   // one sentence, empty when the answer is where the CA will look
+	Found []string // a line for each server that was asked
+}
+
+// Eyes look where a CA will look. What they find wrong is in the Sight; an error is trouble of our own, such as the end of ctx.
 type Eyes interface {
-	// TXT asks the configured resolvers whether value is among the TXT values of fqdn. Empty: all that answered have it.
-	TXT(ctx context.Context, fqdn, value string) (wrong string, err error)
-	// HTTP asks http://identifier/.well-known/acme-challenge/token as a CA does. Empty: it answers value.
-	HTTP(ctx context.Context, identifier, token, value string) (wrong string, err error)
-	// Responder asks the built-in responder the same. Empty: it answers value, or nobody wants it asked.
-	Responder(ctx context.Context, identifier, token, value string) (wrong string, err error)
+	// TXT asks, as the check says, whether value is among the TXT values of fqdn. Every server that answers has to have it, and one has to answer.
+	TXT(ctx context.Context, fqdn, value string, check domain.Check) (Sight, error)
+	// HTTP asks http://identifier/.well-known/acme-challenge/token as a CA does.
+	HTTP(ctx context.Context, identifier, token, value string) (Sight, error)
+	// TLS makes an acme-tls/1 handshake with port 443 of the identifier as a CA does.
+	TLS(ctx context.Context, identifier, value string) (Sight, error)
+	// Responder asks the built-in responder for the type the same, unless nobody wants it asked.
+	Responder(ctx context.Context, typ, identifier, token, value string) (Sight, error)
+	// Follow follows the aliases (CNAME) that begin at fqdn, and returns all names on the way, fqdn first. What the names lead to that could not be asked
+	// about is a sentence in unsure. A chain that is too long or comes back to itself is a Problem.
+	Follow(ctx context.Context, fqdn string, resolvers []string) (names []string, unsure string, loop domain.Problem, err error)
 }
 
 // ClosedOrder marks an order that is over, so that an authorization heard of late is not solved any more.
@@ -45,12 +71,14 @@ type ClosedOrder struct {
 type App struct {
 	Challenges *outbox.Collection[domain.Challenge]
 	Orders     *outbox.Collection[ClosedOrder]
+	Routes     *outbox.Collection[domain.Route]
+	Requests   *once.Requests
 	DNS        DNS
 	Eyes       Eyes
 	Clock      clock.Clock
 	Logger     *slog.Logger
-	// Responder says whether the built-in HTTP responder is switched on.
-	Responder bool
+	// Responders says which built-in ones are switched on.
+	Responders domain.Responders
 	// VerifyWait is how long Verify waits for the verdict.
 	VerifyWait time.Duration
 	// Closed counts closed challenges by type, solver and outcome; nil counts nothing.
@@ -75,3 +103,8 @@ func ChallengesSpec() docstore.Spec {
 
 // OrdersSpec declares the collection of closed orders.
 func OrdersSpec() docstore.Spec { return docstore.Spec{Name: "closed_orders"} }
+
+// RoutesSpec declares the collection of routes.
+func RoutesSpec() docstore.Spec {
+	return docstore.Spec{Name: "routes", Indexes: []docstore.Index{{Fields: []string{"tombstone"}}, {Fields: []string{"team"}}, {Fields: []string{"tombstone", "changed_at"}}}}
+}

@@ -32,12 +32,15 @@ func (a *App) Step(ctx context.Context, doc Doc) (result, error) {
 	return a.apply(func(*domain.Challenge) domain.Effect { return domain.Effect{} }), nil
 }
 
-// solve chooses who answers. It asks the dns service only when the choice depends on it.
+// solve chooses who answers. It asks the DNS and the dns service only when the choice depends on them.
 func (a *App) solve(ctx context.Context, doc Doc) (result, error) {
-	in := doc.Body.Input(a.Responder)
+	in, _, err := a.routed(ctx, doc.Team, doc.Body.Input(a.Responders))
+	if err != nil {
+		return result{}, err
+	}
 	if domain.NeedsDNS(in) {
 		err := worker.Call(ctx, "challenges.resolve", func(ctx context.Context) (err error) {
-			in.DNSAccount, in.DNSExplains, err = a.DNS.Resolve(ctx, in.Identifier, doc.Team)
+			in, err = a.askDNS(ctx, doc.Team, in)
 			return err
 		})
 		if err != nil {
@@ -51,32 +54,47 @@ func (a *App) solve(ctx context.Context, doc Doc) (result, error) {
 // look sees whether the answer is where the CA will look.
 func (a *App) look(ctx context.Context, doc Doc) (result, error) {
 	c := doc.Body
-	what, see := "challenges.look_http", func(ctx context.Context) (string, error) { return a.Eyes.HTTP(ctx, c.Identifier, c.Token, c.Value) }
-	reason := domain.ReasonNotVisible
+	if c.Check.How == domain.CheckWait && c.Type == domain.DNS01 {
+		if c.Solver == domain.ByDNS {
+			return a.apply(func(now *domain.Challenge) domain.Effect { return now.Waited(doc.ID, a.Clock.Now()) }), nil
+		}
+		return a.looked(doc, domain.Problem{}, []string{"nobody was asked: the route's check is wait, so the person's word counts"}), nil
+	}
+	reason, what, see := domain.ReasonNotVisible, "challenges.look_http", func(ctx context.Context) (Sight, error) {
+		return a.Eyes.HTTP(ctx, c.Identifier, c.Token, c.Value)
+	}
 	switch {
 	case c.Solver == domain.ByResponder:
 		what, reason = "challenges.self_check", domain.ReasonNotAnswering
-		see = func(ctx context.Context) (string, error) {
-			return a.Eyes.Responder(ctx, c.Identifier, c.Token, c.Value)
+		see = func(ctx context.Context) (Sight, error) {
+			return a.Eyes.Responder(ctx, c.Type, c.Identifier, c.Token, c.Value)
 		}
 	case c.Type == domain.DNS01:
 		what = "challenges.look_dns"
-		see = func(ctx context.Context) (string, error) { return a.Eyes.TXT(ctx, c.Location, c.Value) }
+		see = func(ctx context.Context) (Sight, error) { return a.Eyes.TXT(ctx, c.Location, c.Value, c.Check) }
+	case c.Type == domain.TLSALPN01:
+		what = "challenges.look_tls"
+		see = func(ctx context.Context) (Sight, error) { return a.Eyes.TLS(ctx, c.Identifier, c.Value) }
 	}
-	var wrong domain.Problem
-	err := worker.Call(ctx, what, func(ctx context.Context) error {
-		sentence, err := see(ctx)
-		if sentence != "" {
-			wrong = domain.Problem{Reason: reason, Detail: sentence}
-		}
+	var sight Sight
+	err := worker.Call(ctx, what, func(ctx context.Context) (err error) {
+		sight, err = see(ctx)
 		return err
 	})
 	if err != nil {
 		return result{}, err
 	}
-	return a.apply(func(now *domain.Challenge) domain.Effect {
-		return now.Looked(doc.ID, c.ChecksWanted, wrong, a.Clock.Now())
-	}), nil
+	var wrong domain.Problem
+	if sight.Wrong != "" {
+		wrong = domain.Problem{Reason: reason, Detail: sight.Wrong}
+	}
+	return a.looked(doc, wrong, sight.Found), nil
+}
+
+func (a *App) looked(was Doc, wrong domain.Problem, found []string) result {
+	return a.apply(func(c *domain.Challenge) domain.Effect {
+		return c.Looked(was.ID, was.Body.ChecksWanted, wrong, found, a.Clock.Now())
+	})
 }
 
 func (a *App) apply(f func(*domain.Challenge) domain.Effect) result {

@@ -80,8 +80,12 @@ type Challenge struct {
 	State          State     `bson:"state"`
 	Outcome        string    `bson:"outcome"`
 	Token          string    `bson:"token"`    // of the type chosen; empty before
-	Location       string    `bson:"location"` // a DNS name or a URL
-	Value          string    `bson:"value"`    // the exact TXT value or file content
+	Location       string    `bson:"location"` // a DNS name (of the record itself, where an alias leads), a URL, or host:port
+	Value          string    `bson:"value"`    // the exact TXT value, file content, or key authorization
+	RouteID        string    `bson:"route_id"` // that decided; empty: none did
+	Check          Check     `bson:"check"`
+	Written        bool      `bson:"written"` // dns has written the TXT value; Check is to be passed
+	Found          []string  `bson:"found"`   // by the last look, a line for each server
 	Problem        Problem   `bson:"problem"`
 	ActionRequired bool      `bson:"action_required"`
 	RemindAt       time.Time `bson:"remind_at"`
@@ -136,14 +140,19 @@ func NewClosed(order string, attempt, authorization int64, outcome string) Chall
 // Closed reports whether the challenge is over.
 func (c *Challenge) Closed() bool { return c.State == Cleaning || c.State == Cleaned }
 
+// Answers reports whether the built-in responder for the type has to answer it now.
+func (c *Challenge) Answers(typ string) bool {
+	return c.Solver == ByResponder && c.Type == typ && (c.State == Presenting || c.State == Presented)
+}
+
 // Stalled reports whether it cannot be answered at all: only its end is waited for.
 func (c *Challenge) Stalled() bool {
 	return !c.Problem.IsZero() && !c.Problem.Retrying && !c.ActionRequired
 }
 
 // Input is what the choice of a solver looks at.
-func (c *Challenge) Input(responder bool) Input {
-	in := Input{Identifier: c.Identifier, Wildcard: c.Wildcard, WantedType: cmp.Or(c.WantedType, Auto), Manual: c.Manual, Responder: responder}
+func (c *Challenge) Input(r Responders) Input {
+	in := Input{Identifier: c.Identifier, Wildcard: c.Wildcard, WantedType: cmp.Or(c.WantedType, Auto), Manual: c.Manual, Responders: r}
 	for _, o := range c.Offered {
 		in.Offered = append(in.Offered, o.Type)
 	}
@@ -155,29 +164,65 @@ func (c *Challenge) Place(id string, f Finding, now time.Time) Effect {
 	if c.State != Pending || c.Stalled() {
 		return Effect{}
 	}
-	c.Type, c.Solver, c.Explanation = f.Type, f.Solver, f.Explanation
+	c.Type, c.Solver, c.Explanation, c.RouteID, c.Check = f.Type, f.Solver, f.Explanation, f.RouteID, f.Check
 	if !f.Trouble.IsZero() {
-		return c.fail(id, f.Trouble)
+		if f.Trouble.Retrying {
+			c.later(now)
+		}
+		out := c.fail(id, f.Trouble)
+		out.Changed = true
+		return out
 	}
 	i := slices.IndexFunc(c.Offered, func(o Offer) bool { return o.Type == f.Type })
 	offer := c.Offered[i] // Choose found it
 	c.State, c.Problem, c.Tries, c.RetryAt = Presenting, Problem{}, 0, time.Time{}
 	c.Token, c.Value = offer.Token, offer.KeyAuthorization
+	c.Location = Location(f.Type, c.Identifier, offer.Token)
 	if f.Type == DNS01 {
-		c.Location, c.Value = "_acme-challenge."+c.Identifier, DNSValue(offer.KeyAuthorization)
-	} else {
-		c.Location = "http://" + urlHost(c.Identifier) + "/.well-known/acme-challenge/" + offer.Token
+		c.Location, c.Value = cmp.Or(f.Record, c.Location), DNSValue(offer.KeyAuthorization)
 	}
 	out := Effect{Changed: true}
 	switch f.Solver {
 	case ByDNS:
-		out.Facts = []Fact{{Natural: KeyRecord, Await: true, Msg: &challengeeventsv1.RecordWanted{ChallengeId: id, Fqdn: c.Location, Value: c.Value}}}
+		out.Facts = []Fact{{Natural: KeyRecord, Await: true, Msg: &challengeeventsv1.RecordWanted{
+			ChallengeId: id, Fqdn: c.Location, Value: c.Value, DnsAccountId: f.Account,
+		}}}
 	case ByHand:
 		c.ActionRequired = true
 		out.Facts = []Fact{c.ask(id, now)}
 	case ByResponder:
 	}
 	return out
+}
+
+// Location is where an answer belongs, as people write it.
+func Location(typ, identifier, token string) string {
+	switch typ {
+	case DNS01:
+		return "_acme-challenge." + identifier
+	case TLSALPN01:
+		return net.JoinHostPort(identifier, "443")
+	}
+	return "http://" + urlHost(identifier) + "/.well-known/acme-challenge/" + token
+}
+
+// Instructions say how a person makes and places an answer.
+func Instructions(typ, identifier, location, value string) string {
+	switch typ {
+	case DNS01:
+		return fmt.Sprintf("Put a TXT record with exactly this value at %s, beside those that are there, then verify:\n  %s. 60 IN TXT %q", location, location, value)
+	case TLSALPN01:
+		kind := "DNS"
+		if net.ParseIP(identifier) != nil {
+			kind = "IP"
+		}
+		return fmt.Sprintf("Make a certificate that carries the digest of the value, show it to whoever asks port 443 of %[1]s for the protocol acme-tls/1, then verify:\n"+
+			"  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 7 -subj /CN=acme -keyout acme.key -out acme.crt"+
+			" -addext subjectAltName=%[2]s:%[1]s -addext 1.3.6.1.5.5.7.1.31=critical,DER:0420%[3]x\n"+
+			"  openssl s_server -accept 443 -cert acme.crt -key acme.key -alpn acme-tls/1", identifier, kind, sha256.Sum256([]byte(value)))
+	}
+	return fmt.Sprintf("Serve a file with exactly this content at %s, then verify. In nginx, without a file:\n"+
+		"  location = %s { default_type text/plain; return 200 %q; }", location, strings.TrimPrefix(location, "http://"+urlHost(identifier)), value)
 }
 
 // DNSValue is the TXT value of a key authorization (RFC 8555 section 8.4).
@@ -223,31 +268,53 @@ func (c *Challenge) Verify(id string) (look int64, err error) {
 	return c.ChecksWanted, nil
 }
 
-// Looked takes the verdict of a look at where the CA will look: what is wrong, or nothing. look is the number that was asked for when it began.
-func (c *Challenge) Looked(id string, look int64, wrong Problem, now time.Time) Effect {
-	if c.State != Presenting || c.Solver == ByDNS {
+// Looked takes the verdict of a look at where the CA will look: what is wrong, or nothing, and what was found. look is the number that was asked
+// for when it began.
+func (c *Challenge) Looked(id string, look int64, wrong Problem, found []string, now time.Time) Effect {
+	if c.State != Presenting || c.Solver == ByDNS && !c.Written {
 		return Effect{}
 	}
-	c.ChecksDone = max(c.ChecksDone, look)
+	c.ChecksDone, c.Found = max(c.ChecksDone, look), found
 	if wrong.IsZero() {
 		return c.present(id)
 	}
-	wrong.Retrying = c.Solver == ByResponder
+	wrong.Retrying = c.Solver != ByHand
 	if c.Solver == ByHand {
 		c.Problem = wrong // shown to the person who asked; the order waits on
 		return Effect{Changed: true}
 	}
-	c.Tries++
-	c.RetryAt = now.Add(min(firstRetry<<min(c.Tries-1, 16), lastRetry))
+	c.later(now)
 	out := c.fail(id, wrong)
 	out.Changed = true
 	return out
+}
+
+// later puts the next try off, each time for twice as long.
+func (c *Challenge) later(now time.Time) {
+	c.Tries++
+	c.RetryAt = now.Add(min(firstRetry<<min(c.Tries-1, 16), lastRetry))
+}
+
+// Waited lets the time pass that the check wants instead of a look: the first call sets its end, the one after it presents.
+func (c *Challenge) Waited(id string, now time.Time) Effect {
+	switch {
+	case c.State != Presenting || c.Solver != ByDNS || !c.Written || c.Check.How != CheckWait || now.Before(c.RetryAt):
+		return Effect{}
+	case c.RetryAt.IsZero():
+		c.RetryAt = now.Add(c.Check.Wait)
+		return Effect{Changed: true}
+	}
+	return c.present(id)
 }
 
 // RecordPresented hears that the TXT value is in the zone.
 func (c *Challenge) RecordPresented(id, value string) Effect {
 	switch {
 	case c.Solver != ByDNS || value != c.Value:
+	case c.State == Presenting && c.Check.How != "" && c.Written:
+	case c.State == Presenting && c.Check.How != "":
+		c.Written, c.Problem, c.Tries, c.RetryAt = true, Problem{}, 0, time.Time{}
+		return Effect{Changed: true, Answered: []string{KeyRecord}}
 	case c.State == Presenting:
 		out := c.present(id)
 		out.Answered = []string{KeyRecord}
@@ -372,7 +439,7 @@ func (c *Challenge) Next(now time.Time) (Action, time.Time, bool) {
 		}
 	}
 	switch {
-	case c.Stalled() || c.State == Presented || c.Solver == ByDNS && c.State == Presenting:
+	case c.Stalled() || c.State == Presented || c.Solver == ByDNS && c.State == Presenting && !c.Written:
 	case c.State == Pending:
 		sooner(Solve, c.RetryAt)
 	case c.Solver == ByHand && c.ChecksWanted > c.ChecksDone:

@@ -48,7 +48,7 @@ var states = map[string]func(c *domain.Challenge){
 	"presenting by itself": func(c *domain.Challenge) { c.Place(id, byResponder, now) },
 	"presenting by hand":   func(c *domain.Challenge) { c.Place(id, byHand, now) },
 	"presented by dns":     func(c *domain.Challenge) { c.Place(id, byDNS, now); c.RecordPresented(id, value) },
-	"presented by itself":  func(c *domain.Challenge) { c.Place(id, byResponder, now); c.Looked(id, 0, domain.Problem{}, now) },
+	"presented by itself":  func(c *domain.Challenge) { c.Place(id, byResponder, now); c.Looked(id, 0, domain.Problem{}, nil, now) },
 	"cleaning":             func(c *domain.Challenge) { c.Place(id, byDNS, now); c.RecordPresented(id, value); c.Close(id, "valid") },
 	"cleaned by dns":       func(c *domain.Challenge) { c.Place(id, byDNS, now); c.Close(id, "valid"); c.RecordRemoved(value) },
 	"cleaned":              func(c *domain.Challenge) { c.Place(id, byResponder, now); c.Close(id, "valid") },
@@ -70,9 +70,9 @@ var events = map[string]func(c *domain.Challenge) domain.Effect{
 	},
 	"the record is refused for good": func(c *domain.Challenge) domain.Effect { return c.RecordFailed(id, value, domain.Problem{Reason: "X"}) },
 	"the record is gone":             func(c *domain.Challenge) domain.Effect { return c.RecordRemoved(value) },
-	"it is seen":                     func(c *domain.Challenge) domain.Effect { return c.Looked(id, 1, domain.Problem{}, now) },
+	"it is seen":                     func(c *domain.Challenge) domain.Effect { return c.Looked(id, 1, domain.Problem{}, nil, now) },
 	"it is not seen": func(c *domain.Challenge) domain.Effect {
-		return c.Looked(id, 1, domain.Problem{Reason: "CHALLENGE_NOT_VISIBLE"}, now)
+		return c.Looked(id, 1, domain.Problem{Reason: "CHALLENGE_NOT_VISIBLE"}, nil, now)
 	},
 	"the order asks again": func(c *domain.Challenge) domain.Effect { return c.Required() },
 	"the order closes it":  func(c *domain.Challenge) domain.Effect { return c.Close(id, "invalid") },
@@ -243,11 +243,11 @@ func TestTheChoiceOfASolver(t *testing.T) {
 			domain.Finding{Rule: "wildcard", Type: "dns-01", Solver: "dns", Explanation: "control of a wildcard can be proven by dns-01 only"}},
 		{"dns when wanted", domain.Input{WantedType: "dns-01", Offered: both},
 			domain.Finding{Rule: "dns-01 wanted", Type: "dns-01", Solver: "dns", Explanation: "the certificate's spec wants dns-01"}},
-		{"the responder when wanted", domain.Input{WantedType: "http-01", Offered: both, Responder: true},
+		{"the responder when wanted", domain.Input{WantedType: "http-01", Offered: both, Responders: domain.Responders{HTTP: true}},
 			domain.Finding{Rule: "http-01 wanted", Type: "http-01", Solver: "responder", Explanation: "the certificate's spec wants http-01, answered by the built-in responder"}},
-		{"dns when an account covers the name", domain.Input{Offered: both, Responder: true, DNSAccount: "dac_1", DNSExplains: "the DNS account dac_1 serves it"},
+		{"dns when an account covers the name", domain.Input{Offered: both, Responders: domain.Responders{HTTP: true}, DNSAccount: "dac_1", DNSExplains: "the DNS account dac_1 serves it"},
 			domain.Finding{Rule: "a DNS account covers the name", Type: "dns-01", Solver: "dns", Explanation: "the DNS account dac_1 serves it"}},
-		{"the responder when no account does", domain.Input{WantedType: "auto", Offered: both, Responder: true},
+		{"the responder when no account does", domain.Input{WantedType: "auto", Offered: both, Responders: domain.Responders{HTTP: true}},
 			domain.Finding{Rule: "the responder answers", Type: "http-01", Solver: "responder", Explanation: "no DNS account covers the name, so the built-in responder answers http-01"}},
 		{"nobody, saying who could", domain.Input{Identifier: "x.test", WantedType: "auto", Offered: both, DNSExplains: "no enabled DNS account covers _acme-challenge.x.test"},
 			domain.Finding{Rule: "nobody can", Trouble: domain.Problem{Reason: "CHALLENGE_NO_SOLVER", Detail: "nobody can answer for x.test: the CA offers http-01, dns-01, tls-alpn-01, " +

@@ -15,6 +15,10 @@ const (
 	ReasonNotVisible   = "CHALLENGE_NOT_VISIBLE"
 	ReasonExpired      = "CHALLENGE_EXPIRED"
 	ReasonOver         = "CHALLENGE_OVER"
+	ReasonAliasLoop    = "CHALLENGE_ALIAS_LOOP"
+	ReasonNotDelegated = "CHALLENGE_NOT_DELEGATED"
+	ReasonRouteAccount = "ROUTE_DNS_ACCOUNT_UNUSABLE"
+	ReasonRouteInvalid = "ROUTE_INVALID"
 )
 
 // Problem is why something does not go on, as users see it. The zero Problem is none.

@@ -1,5 +1,5 @@
-// Package look looks where a CA will look: at a TXT record through resolvers, and at a URL on port 80. What it finds is told in a sentence
-// that names who was asked and what each said.
+// Package look looks where a CA will look: at a TXT record through resolvers or at the zone's own name servers, at a URL on port 80, and at a
+// handshake on port 443. What it finds is told in a sentence that names who was asked and what each said.
 //
 // It asks servers that a user named, so what it repeats of an answer is short, and nothing of an answer that another host gave.
 package look
@@ -11,15 +11,17 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	mdns "github.com/miekg/dns"
 
+	"github.com/certwright/certwright/services/challenges/internal/adapters/alpn"
 	"github.com/certwright/certwright/services/challenges/internal/adapters/responder"
+	"github.com/certwright/certwright/services/challenges/internal/app"
+	"github.com/certwright/certwright/services/challenges/internal/domain"
 	"github.com/certwright/certwright/shared/errs"
 )
 
@@ -35,8 +37,14 @@ type Eyes struct {
 	Resolvers []string
 	// Port is where http-01 is looked for; the CA looks at 80.
 	Port int
-	// Own is the address of the built-in responder in this process, as host:port; empty: it is not asked.
-	Own string
+	// TLSPort is where tls-alpn-01 is looked for; the CA looks at 443.
+	TLSPort int
+	// DNSPort is the port of authoritative name servers: 53.
+	DNSPort int
+	// Own and OwnTLS are the addresses of the built-in responders in this process, as host:port; empty: they are not asked.
+	Own, OwnTLS string
+	// Hosts finds the addresses of names; nil: as the system does.
+	Hosts *net.Resolver
 	// Timeout bounds each question.
 	Timeout time.Duration
 }
@@ -54,74 +62,20 @@ func SystemResolvers(file string) []string {
 	return all
 }
 
-// TXT implements app.Eyes.
-func (e *Eyes) TXT(ctx context.Context, fqdn, value string) (string, error) {
-	if len(e.Resolvers) == 0 {
-		return "no resolver is known to ask; set dns.resolvers of the challenges service, e.g. [192.0.2.53:53]", nil
+// HostsBy finds addresses of names by these resolvers, one after the other. Nil when there are none: as the system does.
+func HostsBy(resolvers []string) *net.Resolver {
+	if len(resolvers) == 0 {
+		return nil
 	}
-	type answer struct {
-		values []string
-		err    error
-	}
-	answers := make([]answer, len(e.Resolvers))
-	var wg sync.WaitGroup
-	for i, server := range e.Resolvers {
-		wg.Go(func() { answers[i].values, answers[i].err = e.ask(ctx, server, fqdn) })
-	}
-	wg.Wait()
-	if ctx.Err() != nil {
-		return "", errs.New(errs.Canceled, "", "looking at %s was given up: %w", fqdn, ctx.Err())
-	}
-	seen, wrong := 0, false
-	said := make([]string, len(answers))
-	for i, a := range answers {
-		switch {
-		case a.err != nil:
-			said[i] = fmt.Sprintf("%s: %v", e.Resolvers[i], a.err)
-		case slices.Contains(a.values, value):
-			seen++
-			said[i] = e.Resolvers[i] + " has it"
-		case len(a.values) == 0:
-			wrong = true
-			said[i] = e.Resolvers[i] + " has no TXT record there"
-		default:
-			wrong = true
-			said[i] = fmt.Sprintf("%s has %s", e.Resolvers[i], quoted(a.values))
-		}
-	}
-	if seen > 0 && !wrong {
-		return "", nil
-	}
-	return fmt.Sprintf("the TXT record %s should have the value %q, but %s; correct the record, wait for it to spread, and verify again", fqdn, value, strings.Join(said, "; ")), nil
-}
-
-func (e *Eyes) ask(ctx context.Context, server, fqdn string) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
-	defer cancel()
-	m := new(mdns.Msg)
-	m.SetQuestion(mdns.Fqdn(fqdn), mdns.TypeTXT)
-	m.SetEdns0(1232, false)
-	answer, _, err := (&mdns.Client{Timeout: e.Timeout}).ExchangeContext(ctx, m, server)
-	if err == nil && answer.Truncated {
-		answer, _, err = (&mdns.Client{Net: "tcp", Timeout: e.Timeout}).ExchangeContext(ctx, m, server)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("no answer (%w)", err)
-	}
-	if answer.Rcode != mdns.RcodeSuccess && answer.Rcode != mdns.RcodeNameError {
-		return nil, fmt.Errorf("answered %s", mdns.RcodeToString[answer.Rcode]) //nolint:err113 // becomes part of a sentence
-	}
-	var values []string
-	for _, rr := range answer.Answer {
-		if txt, ok := rr.(*mdns.TXT); ok {
-			values = append(values, strings.Join(txt.Txt, ""))
-		}
-	}
-	return values, nil
+	var next atomic.Uint32
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		i := int(next.Add(1)-1) % len(resolvers)
+		return (&net.Dialer{}).DialContext(ctx, network, resolvers[i])
+	}}
 }
 
 // HTTP implements app.Eyes.
-func (e *Eyes) HTTP(ctx context.Context, identifier, token, value string) (string, error) {
+func (e *Eyes) HTTP(ctx context.Context, identifier, token, value string) (app.Sight, error) {
 	host := identifier
 	if e.Port != 80 {
 		host = net.JoinHostPort(identifier, strconv.Itoa(e.Port))
@@ -131,25 +85,44 @@ func (e *Eyes) HTTP(ctx context.Context, identifier, token, value string) (strin
 	return e.get(ctx, host, "", token, value, "; place the file, and verify again")
 }
 
-// Responder implements app.Eyes: it asks the own listener, with the name that the CA will ask for.
-func (e *Eyes) Responder(ctx context.Context, identifier, token, value string) (string, error) {
-	if e.Own == "" {
-		return "", nil
-	}
-	return e.get(ctx, e.Own, identifier, token, value, "; is another program listening on this port?")
+// TLS implements app.Eyes.
+func (e *Eyes) TLS(ctx context.Context, identifier, value string) (app.Sight, error) {
+	return e.handshake(ctx, net.JoinHostPort(identifier, strconv.Itoa(e.TLSPort)), identifier, value, "; show the certificate, and verify again")
 }
 
-func (e *Eyes) get(ctx context.Context, host, name, token, value, remedy string) (string, error) {
+// Responder implements app.Eyes: it asks the own listener, with the name that the CA will ask for.
+func (e *Eyes) Responder(ctx context.Context, typ, identifier, token, value string) (app.Sight, error) {
+	switch {
+	case typ == domain.TLSALPN01 && e.OwnTLS != "":
+		return e.handshake(ctx, e.OwnTLS, identifier, value, "; is another program listening on this port, or another challenge for the name being answered?")
+	case typ == domain.HTTP01 && e.Own != "":
+		return e.get(ctx, e.Own, identifier, token, value, "; is another program listening on this port?")
+	}
+	return app.Sight{}, nil
+}
+
+func (e *Eyes) handshake(ctx context.Context, address, identifier, value, remedy string) (app.Sight, error) {
+	wrong, err := alpn.Look(ctx, &net.Dialer{Resolver: e.Hosts}, address, identifier, value, e.Timeout)
+	if err != nil || wrong == "" {
+		return app.Sight{Found: []string{address + " shows the certificate"}}, err
+	}
+	return app.Sight{
+		Wrong: fmt.Sprintf("%s should show the certificate of the key authorization %q, but %s%s", address, value, wrong, remedy),
+		Found: []string{address + ": " + wrong},
+	}, nil
+}
+
+func (e *Eyes) get(ctx context.Context, host, name, token, value, remedy string) (app.Sight, error) {
 	url := "http://" + host + responder.Prefix + token
 	ask, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ask, http.MethodGet, url, nil)
 	if err != nil {
-		return fmt.Sprintf("%s is not a URL that can be asked", url), nil //nolint:nilerr // what is wrong is the answer
+		return app.Sight{Wrong: url + " is not a URL that can be asked"}, nil //nolint:nilerr // what is wrong is the answer
 	}
 	req.Host = name
 	transport := &http.Transport{
-		DisableKeepAlives: true, Proxy: nil,
+		DisableKeepAlives: true, Proxy: nil, DialContext: (&net.Dialer{Resolver: e.Hosts}).DialContext,
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // a CA follows redirects to sites whose certificate is not valid yet
 	}
 	client := &http.Client{Transport: transport, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
@@ -158,12 +131,13 @@ func (e *Eyes) get(ctx context.Context, host, name, token, value, remedy string)
 		}
 		return nil
 	}}
-	wrong := func(format string, args ...any) (string, error) {
-		return fmt.Sprintf("%s should answer %q, but %s%s", url, value, fmt.Sprintf(format, args...), remedy), nil
+	wrong := func(format string, args ...any) (app.Sight, error) {
+		found := fmt.Sprintf(format, args...)
+		return app.Sight{Wrong: fmt.Sprintf("%s should answer %q, but %s%s", url, value, found, remedy), Found: []string{url + ": " + found}}, nil
 	}
 	res, err := client.Do(req)
 	if ctx.Err() != nil {
-		return "", errs.New(errs.Canceled, "", "looking at %s was given up: %w", url, ctx.Err())
+		return app.Sight{}, errs.New(errs.Canceled, "", "looking at %s was given up: %w", url, ctx.Err())
 	}
 	if err != nil {
 		return wrong("there is no answer (%v)", bare(err))
@@ -179,9 +153,13 @@ func (e *Eyes) get(ctx context.Context, host, name, token, value, remedy string)
 	case err != nil:
 		return wrong("the answer%s broke off", at)
 	case res.StatusCode != http.StatusOK:
-		return wrong("it answers %s%s", res.Status, at)
+		body := ""
+		if at == "" && text != "" && res.StatusCode >= http.StatusBadRequest {
+			body = ": " + shown(text)
+		}
+		return wrong("it answers %s%s%s", res.Status, at, body)
 	case text == value:
-		return "", nil
+		return app.Sight{Found: []string{url + " answers it" + at}}, nil
 	case at != "":
 		return wrong("it answers something else%s", at)
 	}
@@ -207,12 +185,4 @@ func shown(text string) string {
 		return fmt.Sprintf("%q… (%d bytes)", text[:maxShown], len(text))
 	}
 	return strconv.Quote(text)
-}
-
-func quoted(values []string) string {
-	all := make([]string, len(values))
-	for i, v := range values {
-		all[i] = shown(v)
-	}
-	return strings.Join(all, ", ")
 }

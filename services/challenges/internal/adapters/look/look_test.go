@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/certwright/certwright/services/challenges/internal/adapters/look"
+	"github.com/certwright/certwright/services/challenges/internal/domain"
 	"github.com/certwright/certwright/shared/testkit"
 )
 
@@ -66,8 +67,9 @@ func TestATXTRecordIsLookedForAtEveryResolver(t *testing.T) {
 	for _, row := range table {
 		t.Run(row.name, func(t *testing.T) {
 			e := &look.Eyes{Resolvers: row.resolvers, Timeout: 2 * time.Second}
-			got, err := e.TXT(t.Context(), name, "right")
+			sight, err := e.TXT(t.Context(), name, "right", domain.Check{})
 			require.NoError(t, err)
+			got := sight.Wrong
 			if i := strings.Index(got, dead+": no answer ("); i >= 0 { // how a closed port answers is the system's affair
 				i += len(dead + ": no answer (")
 				got = got[:i] + "DEAD" + got[strings.Index(got[i:], ")")+i:]
@@ -117,7 +119,7 @@ func TestAFileIsLookedForAsACADoes(t *testing.T) {
 		{"the file is there, with a newline", "tok", ""},
 		{"the file is there after a redirect", "moved", ""},
 		{"another file is there", "wrong", at("wrong") + ` should answer "tok.key", but it answers "<html>welcome</html>"; place the file, and verify again`},
-		{"no file is there", "none", at("none") + ` should answer "tok.key", but it answers 404 Not Found; place the file, and verify again`},
+		{"no file is there", "none", at("none") + ` should answer "tok.key", but it answers 404 Not Found: "404 page not found"; place the file, and verify again`},
 		{"what another host says is not repeated", "lured", at("lured") + ` should answer "tok.key", but it answers something else after a redirect to ` + away + `; place the file, and verify again`},
 		{"redirects without end", "round", at("round") + ` should answer "tok.key", but it answers 302 Found; place the file, and verify again`},
 	}
@@ -125,21 +127,22 @@ func TestAFileIsLookedForAsACADoes(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			got, err := e.HTTP(t.Context(), "127.0.0.1", row.token, "tok.key")
 			require.NoError(t, err)
-			require.Empty(t, cmp.Diff(row.want, got))
+			require.Empty(t, cmp.Diff(row.want, got.Wrong))
+			require.Len(t, got.Found, 1, "what was found where is told in any case")
 		})
 	}
 	t.Run("a closed port", func(t *testing.T) {
 		shut := &look.Eyes{Port: testkit.FreePort(t), Timeout: time.Second}
 		got, err := shut.HTTP(t.Context(), "127.0.0.1", "tok", "v")
 		require.NoError(t, err)
-		require.Contains(t, got, "but there is no answer (dial tcp 127.0.0.1:")
-		require.Contains(t, got, "connection refused); place the file, and verify again")
+		require.Contains(t, got.Wrong, "but there is no answer (dial tcp 127.0.0.1:")
+		require.Contains(t, got.Wrong, "connection refused); place the file, and verify again")
 	})
 	t.Run("the own responder is asked by the name of the site", func(t *testing.T) {
-		got, err := e.Responder(t.Context(), "example.org", "none", "v")
+		got, err := e.Responder(t.Context(), domain.HTTP01, "example.org", "none", "v")
 		require.NoError(t, err)
-		require.Equal(t, at("none")+` should answer "v", but it answers 404 Not Found; is another program listening on this port?`, got)
-		got, err = (&look.Eyes{}).Responder(t.Context(), "example.org", "none", "v")
+		require.Equal(t, at("none")+` should answer "v", but it answers 404 Not Found: "404 page not found"; is another program listening on this port?`, got.Wrong)
+		got, err = (&look.Eyes{}).Responder(t.Context(), domain.HTTP01, "example.org", "none", "v")
 		require.NoError(t, err)
 		require.Empty(t, got, "switched off, it is not asked")
 	})
@@ -148,7 +151,7 @@ func TestAFileIsLookedForAsACADoes(t *testing.T) {
 		cancel()
 		_, err := e.HTTP(ctx, "127.0.0.1", "tok", "v")
 		require.Error(t, err)
-		_, err = (&look.Eyes{Resolvers: []string{"127.0.0.1:1"}, Timeout: time.Second}).TXT(ctx, name, "v")
+		_, err = (&look.Eyes{Resolvers: []string{"127.0.0.1:1"}, Timeout: time.Second}).TXT(ctx, name, "v", domain.Check{})
 		require.Error(t, err)
 	})
 }

@@ -8,6 +8,7 @@ import (
 
 	challengesv1 "github.com/certwright/certwright/api/certwright/challenges/v1"
 	"github.com/certwright/certwright/services/challenges/internal/app"
+	"github.com/certwright/certwright/services/challenges/internal/domain"
 	"github.com/certwright/certwright/shared/authz"
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/listing"
@@ -86,10 +87,15 @@ func (s *Server) visible(ctx context.Context, id string) (app.Doc, error) {
 
 func toChallenge(d app.Doc) *challengesv1.Challenge {
 	c := d.Body
-	return &challengesv1.Challenge{
+	out := &challengesv1.Challenge{
 		Id: d.ID, OrderId: c.OrderID, CertificateId: c.CertificateID, Attempt: c.Attempt, Authorization: c.Authorization,
 		Identifier: c.Identifier, Wildcard: c.Wildcard, Type: c.Type, Solver: string(c.Solver), State: string(c.State), Outcome: c.Outcome,
 		ActionRequired: c.ActionRequired, Location: c.Location, Value: c.Value, Problem: c.Problem.Proto(),
 		ExpireTime: rpc.Stamp(c.Expires), CreateTime: timestamppb.New(d.CreatedAt), Team: d.Team, Owner: c.Owner, Explanation: c.Explanation,
+		RouteId: c.RouteID, Found: c.Found,
 	}
+	if c.ActionRequired {
+		out.Instructions = domain.Instructions(c.Type, c.Identifier, c.Location, c.Value)
+	}
+	return out
 }
