@@ -234,7 +234,7 @@ result: use it in scripts that may run twice.`,
 	f.StringVar(&crt.Team, "team", "", "`team` that it belongs to; default: the token's")
 	f.StringVar(&s.KeyAlgorithm, "key-algorithm", "", "`algorithm` of the key: "+list(keyAlgorithms)+" (default ECDSA_P256)")
 	f.StringVar(&s.Profile, "profile", "", "`profile` of the CA; certwright issuers test shows what it has")
-	f.StringVar(&s.Challenge.Type, "challenge", "auto", "`way` to prove control of the names: auto, http-01 or dns-01")
+	f.StringVar(&s.Challenge.Type, "challenge", "auto", "`way` to prove control of the names: auto, http-01, dns-01 or tls-alpn-01")
 	f.BoolVar(&s.Challenge.Manual, "manual", false, "a person places the answers")
 	f.StringArrayVar(&crt.Labels, "label", nil, "label, `key=value`; may be repeated")
 	f.StringArrayVar(&targets, "deploy-to", nil, "`name` or id of a target that gets every version; may be repeated")
@@ -243,7 +243,7 @@ result: use it in scripts that may run twice.`,
 	f.StringVar(&notAfter, "not-after", "", "end of validity to ask the CA for: a `moment` (2027-01-31), or a time from now (30d)")
 	waitFlags(c, &wait, &timeout)
 	complete(c, "key-algorithm", keyAlgorithms...)
-	complete(c, "challenge", "auto", "http-01", "dns-01")
+	complete(c, "challenge", "auto", "http-01", "dns-01", "tls-alpn-01")
 	must(c.RegisterFlagCompletionFunc("issuer", ids(a, issuerList(), 0)))
 	must(c.RegisterFlagCompletionFunc("deploy-to", ids(a, targetList(), 0)))
 	return c

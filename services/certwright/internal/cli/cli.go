@@ -131,7 +131,7 @@ func (a *app) root(more []*cobra.Command) *cobra.Command {
 
 	root.AddCommand(more...)
 	root.AddCommand(
-		a.login(), a.certificates(), a.orders(), a.challenges(), a.issuers(), a.accounts(), a.dns(), a.targets(), a.bindings(), a.deployments(), a.renewals(),
+		a.login(), a.certificates(), a.orders(), a.challenges(), a.issuers(), a.accounts(), a.dns(), a.routes(), a.targets(), a.bindings(), a.deployments(), a.renewals(),
 		a.channels(), a.deliveries(), a.tokens(), a.audit(), a.events(), a.version(), a.docs(),
 	)
 	return root
