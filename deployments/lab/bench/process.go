@@ -85,7 +85,7 @@ func rest(ctx context.Context, w io.Writer, dir string) error {
 	}
 	data := filepath.Join(dir, "data")
 	config := filepath.Join(dir, "certwright.yaml")
-	text := fmt.Sprintf("data_dir: %s\nlog: {level: warn}\ngateway: {https: \"127.0.0.1:%d\"}\nchallenges: {http01: {listen: \"127.0.0.1:%d\"}}\n", data, edge, responder)
+	text := fmt.Sprintf("data_dir: %s\nlog: {level: warn}\ngateway: {https: \"127.0.0.1:%d\"}\nchallenges: {http01: {listen: \"127.0.0.1:%d\"}, tlsalpn01: {listen: \"\"}}\n", data, edge, responder)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}

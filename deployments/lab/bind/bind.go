@@ -38,7 +38,11 @@ var ErrNotStarted = errors.New("named did not start")
 type Options struct {
 	Zones []string // at least one
 	Hosts []string // names inside the zones that get an address record of their own
-	Dir   string   // private directory; empty: a temporary one, removed on Close
+	// Records in zone file form with full names, put into the zone that they are in: "_acme-challenge.a.test. CNAME a.b.test."
+	Records []string
+	// Recursive follows aliases from one zone into another, as the resolver of a CA does. Names outside the zones are not to be asked for.
+	Recursive bool
+	Dir       string // private directory; empty: a temporary one, removed on Close
 }
 
 // Server is a running named.
@@ -87,11 +91,11 @@ func (s *Server) try(ctx context.Context, program string, o Options) error {
 	}
 	s.addr = fmt.Sprintf("127.0.0.1:%d", port)
 	conf := filepath.Join(s.dir, "named.conf")
-	if err := os.WriteFile(conf, []byte(s.config(port, o.Zones)), 0o600); err != nil {
+	if err := os.WriteFile(conf, []byte(s.config(port, o)), 0o600); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
 	for _, z := range o.Zones {
-		if err := os.WriteFile(s.zoneFile(z), []byte(zone(z, o.Hosts)), 0o600); err != nil {
+		if err := os.WriteFile(s.zoneFile(z), []byte(zone(z, o.Hosts, o.Records)), 0o600); err != nil {
 			return fmt.Errorf("write zone: %w", err)
 		}
 		_ = os.Remove(s.zoneFile(z) + ".jnl") // of an attempt before
@@ -171,7 +175,11 @@ func (s *Server) zoneFile(zone string) string {
 	return filepath.Join(s.dir, strings.TrimSuffix(dns.CanonicalName(zone), ".")+".zone")
 }
 
-func (s *Server) config(port int, zones []string) string {
+func (s *Server) config(port int, o Options) string {
+	recursion := "no"
+	if o.Recursive {
+		recursion = "yes"
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `options {
 	directory %[1]q;
@@ -183,15 +191,15 @@ func (s *Server) config(port int, zones []string) string {
 	listen-on-v6 { none; };
 	allow-query { 127.0.0.1; };
 	allow-transfer { none; };
-	recursion no;
+	recursion %[5]s;
 	dnssec-validation no;
 	empty-zones-enable no;
 	notify no;
 };
 controls { };
 key %[3]q { algorithm hmac-sha256; secret %[4]q; };
-`, s.dir, port, keyName, s.Key.Secret)
-	for _, z := range zones {
+`, s.dir, port, keyName, s.Key.Secret, recursion)
+	for _, z := range o.Zones {
 		fmt.Fprintf(&b, "zone %q { type primary; file %q; update-policy { grant %s zonesub TXT; }; };\n",
 			strings.TrimSuffix(z, "."), s.zoneFile(z), keyName)
 	}
@@ -199,7 +207,7 @@ key %[3]q { algorithm hmac-sha256; secret %[4]q; };
 }
 
 // zone is the file of one zone.
-func zone(name string, hosts []string) string {
+func zone(name string, hosts, records []string) string {
 	apex := dns.CanonicalName(name)
 	var b strings.Builder
 	fmt.Fprintf(&b, `$TTL 60
@@ -212,6 +220,11 @@ ns.%[1]s IN A 127.0.0.1
 	for _, h := range hosts {
 		if dns.IsSubDomain(apex, dns.CanonicalName(h)) {
 			fmt.Fprintf(&b, "%s IN A 127.0.0.1\n", dns.CanonicalName(h))
+		}
+	}
+	for _, r := range records {
+		if owner, _, _ := strings.Cut(r, " "); dns.IsSubDomain(apex, dns.CanonicalName(owner)) {
+			fmt.Fprintln(&b, r)
 		}
 	}
 	return b.String()

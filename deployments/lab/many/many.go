@@ -117,6 +117,7 @@ func Start(ctx context.Context, o Options) (f *Form, err error) {
 			p.set("SERVICE_HTTPS", fmt.Sprintf("127.0.0.1:%d", edge))
 		case "challenges":
 			p.set("SERVICE_HTTP01_LISTEN", fmt.Sprintf("127.0.0.1:%d", o.HTTP01Port))
+			p.set("SERVICE_TLSALPN01_LISTEN", "") // nobody asks for it here
 		case "deployer":
 			p.set("SERVICE_VERIFY_POLL", "100ms")
 			if err := f.allow(o); err != nil {

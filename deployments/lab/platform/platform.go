@@ -48,6 +48,10 @@ func Start(ctx context.Context, o Options) (*Platform, error) {
 		}
 		o.HTTP01Port = port
 	}
+	tlsPort, err := loopback.Port()
+	if err != nil {
+		return nil, err
+	}
 	edge, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -62,6 +66,7 @@ func Start(ctx context.Context, o Options) (*Platform, error) {
 	cfg.Trace.Sample = o.Sample
 	cfg.Gateway.Listener = edge
 	cfg.Challenges.HTTP01Addr = fmt.Sprintf("127.0.0.1:%d", o.HTTP01Port)
+	cfg.Challenges.TLSALPN01.Listen = fmt.Sprintf("127.0.0.1:%d", tlsPort)
 	ready := make(chan certwright.Running, 1)
 	cfg.Started = func(r certwright.Running) { ready <- r }
 	if o.Change != nil {

@@ -38,7 +38,7 @@ const Zone = "shop.test"
 // Options of a stage.
 type Options struct {
 	Dir    string
-	CA     ca.Options // DNSServer and HTTPPort are set by the stage
+	CA     ca.Options // DNSServer, HTTPPort and TLSPort are set by the stage
 	Logger *slog.Logger
 	// ReloadCommand is the command by which the deployer makes the site read its files, given the site's control address; nil: the stage adds none.
 	ReloadCommand func(controlAddr string) []string
@@ -61,6 +61,7 @@ type Stage struct {
 	*platform.Platform
 
 	HTTP01Port int
+	TLSPort    int // tls-alpn-01
 	closers    []func() error
 }
 
@@ -75,6 +76,9 @@ func Start(ctx context.Context, o Options) (s *Stage, err error) {
 	if s.HTTP01Port, err = loopback.Port(); err != nil {
 		return s, err
 	}
+	if s.TLSPort, err = loopback.Port(); err != nil {
+		return s, err
+	}
 	if s.Key, err = dnsserver.NewKey("certwright."); err != nil {
 		return s, err
 	}
@@ -82,7 +86,7 @@ func Start(ctx context.Context, o Options) (s *Stage, err error) {
 		return s, err
 	}
 	s.closers = append(s.closers, s.DNS.Close)
-	o.CA.DNSServer, o.CA.HTTPPort = s.DNS.Addr(), s.HTTP01Port
+	o.CA.DNSServer, o.CA.HTTPPort, o.CA.TLSPort = s.DNS.Addr(), s.HTTP01Port, s.TLSPort
 	if s.CA, err = ca.Start(o.CA); err != nil {
 		return s, err
 	}
@@ -122,9 +126,11 @@ func Start(ctx context.Context, o Options) (s *Stage, err error) {
 	return s, nil
 }
 
-// Configure sets what a platform on this stage needs: its responder's port, and the host with the site's files and reload command.
+// Configure sets what a platform on this stage needs: its responders' ports, the stage's DNS server as resolver, and the host with the site's files and reload command.
 func (s *Stage) Configure(cfg *certwright.Config, reload func(controlAddr string) []string) {
 	cfg.Challenges.HTTP01Addr = fmt.Sprintf("127.0.0.1:%d", s.HTTP01Port)
+	cfg.Challenges.TLSALPN01.Listen = fmt.Sprintf("127.0.0.1:%d", s.TLSPort)
+	cfg.Challenges.DNS.Resolvers = []string{s.DNS.Addr()}
 	host := deployer.Host{AllowedRoots: []string{s.Dir}, Commands: map[string][]string{}}
 	if reload != nil {
 		host.Commands["reload-site"] = reload(s.Site.ControlAddr())

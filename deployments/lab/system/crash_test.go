@@ -61,12 +61,12 @@ func newCrashStage(t *testing.T) *crashStage {
 	config := filepath.Join(dir, "certwright.yaml")
 	text := fmt.Sprintf(`data_dir: %s
 gateway: {https: "127.0.0.1:%d"}
-challenges: {http01: {listen: "127.0.0.1:%d"}}
+challenges: {http01: {listen: "127.0.0.1:%d"}, tlsalpn01: {listen: "127.0.0.1:%d"}, dns: {resolvers: ["%s"]}}
 deployer:
   verify_poll: 100ms
   probe_timeout: 1s
   hosts: {local: {allowed_roots: [%s], command_timeout: 1s, commands: {reload-site: [%s, reload, "%s"]}}}
-`, data, port, s.HTTP01Port, dir, labtest.Sitectl(t), s.Site.ControlAddr()) + quick
+`, data, port, s.HTTP01Port, s.TLSPort, s.DNS.Addr(), dir, labtest.Sitectl(t), s.Site.ControlAddr()) + quick
 	require.NoError(t, os.WriteFile(config, []byte(text), 0o600))
 	c := &crashStage{Stage: s, t: t, proc: &platform.Process{Binary: binary(t), Dir: data, Config: config, Edge: fmt.Sprintf("https://127.0.0.1:%d", port)}}
 	t.Cleanup(func() { _ = c.proc.Close() })
