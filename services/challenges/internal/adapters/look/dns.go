@@ -110,17 +110,12 @@ func (e *Eyes) Follow(ctx context.Context, fqdn string, resolvers []string) (nam
 	}
 }
 
-// alias is what a name is an alias of, "" when it is none. The first resolver that answers counts.
-func (e *Eyes) alias(ctx context.Context, name string, servers []server) (string, error) {
-	if len(servers) == 0 {
-		return "", errNobody
-	}
-	var said []string
-	for _, s := range servers {
-		answer, err := e.exchange(ctx, s.addr, name, mdns.TypeCNAME, true)
+// alias is what a name is an alias of, "" when it is none.
+func (e *Eyes) alias(ctx context.Context, name string, resolvers []server) (string, error) {
+	return first(ctx, resolvers, func(ctx context.Context, r server) (string, error) {
+		answer, err := e.exchange(ctx, r.addr, name, mdns.TypeCNAME, true)
 		if err != nil {
-			said = append(said, fmt.Sprintf("%s: %v", s.name, err))
-			continue
+			return "", err
 		}
 		for _, rr := range answer.Answer {
 			if c, ok := rr.(*mdns.CNAME); ok && strings.EqualFold(c.Hdr.Name, mdns.Fqdn(name)) {
@@ -128,25 +123,47 @@ func (e *Eyes) alias(ctx context.Context, name string, servers []server) (string
 			}
 		}
 		return "", nil
+	})
+}
+
+// first asks all servers at once; the first answer counts. When none has one, the error says what each said.
+func first[T any](ctx context.Context, servers []server, ask func(context.Context, server) (T, error)) (T, error) {
+	var none T
+	if len(servers) == 0 {
+		return none, errNobody
 	}
-	return "", errors.New(strings.Join(said, "; ")) //nolint:err113 // becomes part of a sentence
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		i   int
+		got T
+		err error
+	}
+	answers := make(chan answer, len(servers))
+	for i, s := range servers {
+		go func() {
+			got, err := ask(ctx, s)
+			answers <- answer{i, got, err}
+		}()
+	}
+	said := make([]string, len(servers))
+	for range servers {
+		a := <-answers
+		if a.err == nil {
+			return a.got, nil
+		}
+		said[a.i] = fmt.Sprintf("%s: %v", servers[a.i].name, a.err)
+	}
+	return none, errors.New(strings.Join(said, "; ")) //nolint:err113 // becomes part of a sentence
 }
 
 // authorities are the addresses of the name servers of the zone that fqdn is in.
 func (e *Eyes) authorities(ctx context.Context, fqdn string, resolvers []server) ([]server, error) {
-	if len(resolvers) == 0 {
-		return nil, errNobody
-	}
-	var said []string
-	fail := func(what string) ([]server, error) {
-		return nil, fmt.Errorf("the name servers of %s are not known: %s (%s); give the route resolvers that know the zone, or the check wait", fqdn, what, strings.Join(said, "; ")) //nolint:err113 // a sentence
-	}
-	for _, r := range resolvers {
+	found, err := first(ctx, resolvers, func(ctx context.Context, r server) ([]server, error) {
 		for zone := fqdn; zone != ""; _, zone, _ = strings.Cut(zone, ".") {
 			answer, err := e.exchange(ctx, r.addr, zone, mdns.TypeNS, true)
 			if err != nil {
-				said = append(said, fmt.Sprintf("%s: %v", r.name, err))
-				break
+				return nil, err
 			}
 			var hosts []string
 			for _, rr := range answer.Answer {
@@ -161,20 +178,31 @@ func (e *Eyes) authorities(ctx context.Context, fqdn string, resolvers []server)
 			if servers := e.addresses(ctx, hosts, r); len(servers) > 0 {
 				return servers, nil
 			}
-			said = append(said, fmt.Sprintf("%s knows no address of %s", r.name, strings.Join(hosts, ", ")))
-			break
+			return nil, fmt.Errorf("knows no address of %s", strings.Join(hosts, ", ")) //nolint:err113 // becomes part of a sentence
 		}
+		return nil, errors.New("knows no zone of it") //nolint:err113 // becomes part of a sentence
+	})
+	if err != nil {
+		err = fmt.Errorf("the name servers of %s are not known (%w); give the route resolvers that know the zone, or the check wait", fqdn, err)
 	}
-	return fail("nobody could be asked")
+	return found, err
 }
 
+// addresses asks for those of all hosts at once.
 func (e *Eyes) addresses(ctx context.Context, hosts []string, r server) (all []server) {
+	hosts = hosts[:min(len(hosts), maxServers)]
 	port := strconv.Itoa(e.DNSPort)
-	for _, host := range hosts {
-		for _, typ := range []uint16{mdns.TypeA, mdns.TypeAAAA} {
+	of := make([][]server, 2*len(hosts))
+	var wg sync.WaitGroup
+	for i := range of {
+		wg.Go(func() {
+			host, typ := hosts[i/2], mdns.TypeA
+			if i%2 == 1 {
+				typ = mdns.TypeAAAA
+			}
 			answer, err := e.exchange(ctx, r.addr, host, typ, true)
 			if err != nil {
-				continue
+				return // the other addresses have to do
 			}
 			for _, rr := range answer.Answer {
 				var ip net.IP
@@ -184,14 +212,16 @@ func (e *Eyes) addresses(ctx context.Context, hosts []string, r server) (all []s
 				case *mdns.AAAA:
 					ip = rr.AAAA
 				}
-				if ip != nil && len(all) < maxServers {
+				if ip != nil {
 					addr := net.JoinHostPort(ip.String(), port)
-					all = append(all, server{fmt.Sprintf("%s (%s)", host, addr), addr})
+					of[i] = append(of[i], server{fmt.Sprintf("%s (%s)", host, addr), addr})
 				}
 			}
-		}
+		})
 	}
-	return all
+	wg.Wait()
+	all = slices.Concat(of...)
+	return all[:min(len(all), maxServers)]
 }
 
 func (e *Eyes) txt(ctx context.Context, addr, fqdn string, recurse bool) ([]string, error) {
