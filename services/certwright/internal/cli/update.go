@@ -77,11 +77,11 @@ the old wish is cancelled unless its certificate is about to come. Who edits it 
 	f.StringVar(&e.issuer, "issuer", "", "`name` or id of the issuer")
 	f.StringVar(&e.algorithm, "key-algorithm", "", "`algorithm` of the key: "+list(keyAlgorithms))
 	f.StringVar(&e.profile, "profile", "", "`profile` of the CA; empty: the CA's default")
-	f.StringVar(&e.challenge, "challenge", "", "`way` to prove control of the names: auto, http-01 or dns-01")
+	f.StringVar(&e.challenge, "challenge", "", "`way` to prove control of the names: auto, http-01, tls-alpn-01 or dns-01")
 	f.BoolVar(&e.manual, "manual", false, "a person places the answers")
 	waitFlags(cmd, &wait, &timeout)
 	complete(cmd, "key-algorithm", keyAlgorithms...)
-	complete(cmd, "challenge", "auto", "http-01", "dns-01")
+	complete(cmd, "challenge", "auto", "http-01", "dns-01", "tls-alpn-01")
 	must(cmd.RegisterFlagCompletionFunc("issuer", ids(a, issuerList(), 0)))
 	return cmd
 }
