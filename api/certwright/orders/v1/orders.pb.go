@@ -15,6 +15,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -527,7 +528,10 @@ type Issuer struct {
 	Disabled   bool                   `protobuf:"varint,6,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The account used, empty before the first order.
-	AccountId     string `protobuf:"bytes,8,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	AccountId string `protobuf:"bytes,8,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
+	// Changes with every edit; see UpdateIssuer.
+	Etag          string                 `protobuf:"bytes,9,opt,name=etag,proto3" json:"etag,omitempty"`
+	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -618,6 +622,20 @@ func (x *Issuer) GetAccountId() string {
 	return ""
 }
 
+func (x *Issuer) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *Issuer) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
 // AcmeIssuer is an RFC 8555 CA and the account used there.
 type AcmeIssuer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -636,9 +654,15 @@ type AcmeIssuer struct {
 	// Default profile of certificates without one.
 	Profile string `protobuf:"bytes,7,opt,name=profile,proto3" json:"profile,omitempty"`
 	// What the CA allows an account; empty: the preset of a known directory, else no limits. Given ones take the preset's place as a whole.
-	Limits        []*IssuerLimit `protobuf:"bytes,8,rep,name=limits,proto3" json:"limits,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Limits []*IssuerLimit `protobuf:"bytes,8,rep,name=limits,proto3" json:"limits,omitempty"`
+	// Common name of the root that chains should end in, when the CA offers several; empty: the CA's default.
+	PreferredChain string `protobuf:"bytes,9,opt,name=preferred_chain,json=preferredChain,proto3" json:"preferred_chain,omitempty"`
+	// URL of the proxy to the CA (http, https or socks5, without credentials); empty: as the process's environment says.
+	ProxyUrl string `protobuf:"bytes,10,opt,name=proxy_url,json=proxyUrl,proto3" json:"proxy_url,omitempty"`
+	// What the CA gave for its external account binding; unset: nothing.
+	ExternalAccount *ExternalAccount `protobuf:"bytes,11,opt,name=external_account,json=externalAccount,proto3" json:"external_account,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *AcmeIssuer) Reset() {
@@ -727,6 +751,27 @@ func (x *AcmeIssuer) GetLimits() []*IssuerLimit {
 	return nil
 }
 
+func (x *AcmeIssuer) GetPreferredChain() string {
+	if x != nil {
+		return x.PreferredChain
+	}
+	return ""
+}
+
+func (x *AcmeIssuer) GetProxyUrl() string {
+	if x != nil {
+		return x.ProxyUrl
+	}
+	return ""
+}
+
+func (x *AcmeIssuer) GetExternalAccount() *ExternalAccount {
+	if x != nil {
+		return x.ExternalAccount
+	}
+	return nil
+}
+
 // IssuerLimit is one published limit of a CA: a bucket of tokens that refills evenly.
 type IssuerLimit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -800,6 +845,159 @@ func (x *IssuerLimit) GetExempt() []string {
 	return nil
 }
 
+// ExternalAccount binds the ACME account to one that exists at the CA (RFC 8555 section 7.3.4).
+type ExternalAccount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The CA's name of the key.
+	KeyId string `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// The key, base64url as the CA gives it. Write-only: never answered.
+	HmacKey       string `protobuf:"bytes,2,opt,name=hmac_key,json=hmacKey,proto3" json:"hmac_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExternalAccount) Reset() {
+	*x = ExternalAccount{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExternalAccount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExternalAccount) ProtoMessage() {}
+
+func (x *ExternalAccount) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExternalAccount.ProtoReflect.Descriptor instead.
+func (*ExternalAccount) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ExternalAccount) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ExternalAccount) GetHmacKey() string {
+	if x != nil {
+		return x.HmacKey
+	}
+	return ""
+}
+
+// IssuerPreset is a CA that is known by name.
+type IssuerPreset struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name that CreateIssuer takes.
+	Name        string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	// Empty when it has to be given: every step-ca has its own.
+	DirectoryUrl            string `protobuf:"bytes,3,opt,name=directory_url,json=directoryUrl,proto3" json:"directory_url,omitempty"`
+	ExternalAccountRequired bool   `protobuf:"varint,4,opt,name=external_account_required,json=externalAccountRequired,proto3" json:"external_account_required,omitempty"`
+	// Name of the preset to try things with, empty when the CA has none.
+	Staging string `protobuf:"bytes,5,opt,name=staging,proto3" json:"staging,omitempty"`
+	// Where the CA says how to use it.
+	DocumentationUrl string `protobuf:"bytes,6,opt,name=documentation_url,json=documentationUrl,proto3" json:"documentation_url,omitempty"`
+	// What to know before, one sentence.
+	Note          string `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IssuerPreset) Reset() {
+	*x = IssuerPreset{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IssuerPreset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IssuerPreset) ProtoMessage() {}
+
+func (x *IssuerPreset) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IssuerPreset.ProtoReflect.Descriptor instead.
+func (*IssuerPreset) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *IssuerPreset) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IssuerPreset) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
+func (x *IssuerPreset) GetDirectoryUrl() string {
+	if x != nil {
+		return x.DirectoryUrl
+	}
+	return ""
+}
+
+func (x *IssuerPreset) GetExternalAccountRequired() bool {
+	if x != nil {
+		return x.ExternalAccountRequired
+	}
+	return false
+}
+
+func (x *IssuerPreset) GetStaging() string {
+	if x != nil {
+		return x.Staging
+	}
+	return ""
+}
+
+func (x *IssuerPreset) GetDocumentationUrl() string {
+	if x != nil {
+		return x.DocumentationUrl
+	}
+	return ""
+}
+
+func (x *IssuerPreset) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 // Account is an ACME account.
 type Account struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -808,19 +1006,29 @@ type Account struct {
 	IssuerId string   `protobuf:"bytes,2,opt,name=issuer_id,json=issuerId,proto3" json:"issuer_id,omitempty"`
 	Url      string   `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
 	Contacts []string `protobuf:"bytes,4,rep,name=contacts,proto3" json:"contacts,omitempty"`
-	// registering, valid or failed.
+	// registering, valid, deactivating or deactivated.
 	State         string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
 	KeyThumbprint string                 `protobuf:"bytes,6,opt,name=key_thumbprint,json=keyThumbprint,proto3" json:"key_thumbprint,omitempty"`
 	Problem       *v1.Problem            `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"`
 	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	Team          string                 `protobuf:"bytes,9,opt,name=team,proto3" json:"team,omitempty"`
+	// What the CA has yet to be told: rotate_key, deactivate, update_contacts; empty: nothing.
+	Pending string `protobuf:"bytes,10,opt,name=pending,proto3" json:"pending,omitempty"`
+	// When the present key was taken into use, unset for the first.
+	KeyTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=key_time,json=keyTime,proto3" json:"key_time,omitempty"`
+	// What the CA says, in the answer of GetAccount alone: valid, deactivated or revoked; empty while not asked.
+	CaStatus string `protobuf:"bytes,12,opt,name=ca_status,json=caStatus,proto3" json:"ca_status,omitempty"`
+	// Contacts that the CA has, without "mailto:".
+	CaContacts []string `protobuf:"bytes,13,rep,name=ca_contacts,json=caContacts,proto3" json:"ca_contacts,omitempty"`
+	// Why the CA could not be asked.
+	CaProblem     *v1.Problem `protobuf:"bytes,14,opt,name=ca_problem,json=caProblem,proto3" json:"ca_problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[7]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +1040,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[7]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +1053,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{7}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Account) GetId() string {
@@ -911,6 +1119,41 @@ func (x *Account) GetTeam() string {
 	return ""
 }
 
+func (x *Account) GetPending() string {
+	if x != nil {
+		return x.Pending
+	}
+	return ""
+}
+
+func (x *Account) GetKeyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KeyTime
+	}
+	return nil
+}
+
+func (x *Account) GetCaStatus() string {
+	if x != nil {
+		return x.CaStatus
+	}
+	return ""
+}
+
+func (x *Account) GetCaContacts() []string {
+	if x != nil {
+		return x.CaContacts
+	}
+	return nil
+}
+
+func (x *Account) GetCaProblem() *v1.Problem {
+	if x != nil {
+		return x.CaProblem
+	}
+	return nil
+}
+
 type ListOrdersRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	PageSize  int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -923,7 +1166,7 @@ type ListOrdersRequest struct {
 
 func (x *ListOrdersRequest) Reset() {
 	*x = ListOrdersRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[8]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1178,7 @@ func (x *ListOrdersRequest) String() string {
 func (*ListOrdersRequest) ProtoMessage() {}
 
 func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[8]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1191,7 @@ func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{8}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListOrdersRequest) GetPageSize() int32 {
@@ -982,7 +1225,7 @@ type ListOrdersResponse struct {
 
 func (x *ListOrdersResponse) Reset() {
 	*x = ListOrdersResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[9]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1237,7 @@ func (x *ListOrdersResponse) String() string {
 func (*ListOrdersResponse) ProtoMessage() {}
 
 func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[9]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1250,7 @@ func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{9}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListOrdersResponse) GetOrders() []*Order {
@@ -1033,7 +1276,7 @@ type GetOrderRequest struct {
 
 func (x *GetOrderRequest) Reset() {
 	*x = GetOrderRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[10]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1288,7 @@ func (x *GetOrderRequest) String() string {
 func (*GetOrderRequest) ProtoMessage() {}
 
 func (x *GetOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[10]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1301,7 @@ func (x *GetOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOrderRequest.ProtoReflect.Descriptor instead.
 func (*GetOrderRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{10}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetOrderRequest) GetId() string {
@@ -1077,7 +1320,7 @@ type RetryOrderRequest struct {
 
 func (x *RetryOrderRequest) Reset() {
 	*x = RetryOrderRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[11]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1332,7 @@ func (x *RetryOrderRequest) String() string {
 func (*RetryOrderRequest) ProtoMessage() {}
 
 func (x *RetryOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[11]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1345,7 @@ func (x *RetryOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryOrderRequest.ProtoReflect.Descriptor instead.
 func (*RetryOrderRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{11}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RetryOrderRequest) GetId() string {
@@ -1125,7 +1368,7 @@ type RetryOrderResponse struct {
 
 func (x *RetryOrderResponse) Reset() {
 	*x = RetryOrderResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[12]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1380,7 @@ func (x *RetryOrderResponse) String() string {
 func (*RetryOrderResponse) ProtoMessage() {}
 
 func (x *RetryOrderResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[12]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1393,7 @@ func (x *RetryOrderResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryOrderResponse.ProtoReflect.Descriptor instead.
 func (*RetryOrderResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{12}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RetryOrderResponse) GetOrderId() string {
@@ -1183,7 +1426,7 @@ type CancelOrderRequest struct {
 
 func (x *CancelOrderRequest) Reset() {
 	*x = CancelOrderRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[13]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1438,7 @@ func (x *CancelOrderRequest) String() string {
 func (*CancelOrderRequest) ProtoMessage() {}
 
 func (x *CancelOrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[13]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1451,7 @@ func (x *CancelOrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOrderRequest.ProtoReflect.Descriptor instead.
 func (*CancelOrderRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{13}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CancelOrderRequest) GetId() string {
@@ -1219,16 +1462,18 @@ func (x *CancelOrderRequest) GetId() string {
 }
 
 type CreateIssuerRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Issuer        *Issuer                `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Issuer    *Issuer                `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Name of a preset, whose directory is taken; empty: none.
+	Preset        string `protobuf:"bytes,3,opt,name=preset,proto3" json:"preset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateIssuerRequest) Reset() {
 	*x = CreateIssuerRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[14]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1485,7 @@ func (x *CreateIssuerRequest) String() string {
 func (*CreateIssuerRequest) ProtoMessage() {}
 
 func (x *CreateIssuerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[14]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1498,7 @@ func (x *CreateIssuerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateIssuerRequest.ProtoReflect.Descriptor instead.
 func (*CreateIssuerRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{14}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateIssuerRequest) GetRequestId() string {
@@ -1270,6 +1515,13 @@ func (x *CreateIssuerRequest) GetIssuer() *Issuer {
 	return nil
 }
 
+func (x *CreateIssuerRequest) GetPreset() string {
+	if x != nil {
+		return x.Preset
+	}
+	return ""
+}
+
 type GetIssuerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id or display name.
@@ -1280,7 +1532,7 @@ type GetIssuerRequest struct {
 
 func (x *GetIssuerRequest) Reset() {
 	*x = GetIssuerRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[15]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1544,7 @@ func (x *GetIssuerRequest) String() string {
 func (*GetIssuerRequest) ProtoMessage() {}
 
 func (x *GetIssuerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[15]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1557,7 @@ func (x *GetIssuerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetIssuerRequest.ProtoReflect.Descriptor instead.
 func (*GetIssuerRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{15}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetIssuerRequest) GetId() string {
@@ -1325,7 +1577,7 @@ type ListIssuersRequest struct {
 
 func (x *ListIssuersRequest) Reset() {
 	*x = ListIssuersRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[16]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1589,7 @@ func (x *ListIssuersRequest) String() string {
 func (*ListIssuersRequest) ProtoMessage() {}
 
 func (x *ListIssuersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[16]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1602,7 @@ func (x *ListIssuersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIssuersRequest.ProtoReflect.Descriptor instead.
 func (*ListIssuersRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{16}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListIssuersRequest) GetPageSize() int32 {
@@ -1377,7 +1629,7 @@ type ListIssuersResponse struct {
 
 func (x *ListIssuersResponse) Reset() {
 	*x = ListIssuersResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[17]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1641,7 @@ func (x *ListIssuersResponse) String() string {
 func (*ListIssuersResponse) ProtoMessage() {}
 
 func (x *ListIssuersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[17]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1654,7 @@ func (x *ListIssuersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIssuersResponse.ProtoReflect.Descriptor instead.
 func (*ListIssuersResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{17}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListIssuersResponse) GetIssuers() []*Issuer {
@@ -1428,7 +1680,7 @@ type DeleteIssuerRequest struct {
 
 func (x *DeleteIssuerRequest) Reset() {
 	*x = DeleteIssuerRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[18]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1692,7 @@ func (x *DeleteIssuerRequest) String() string {
 func (*DeleteIssuerRequest) ProtoMessage() {}
 
 func (x *DeleteIssuerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[18]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1705,7 @@ func (x *DeleteIssuerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteIssuerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteIssuerRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{18}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteIssuerRequest) GetId() string {
@@ -1471,7 +1723,7 @@ type DeleteIssuerResponse struct {
 
 func (x *DeleteIssuerResponse) Reset() {
 	*x = DeleteIssuerResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[19]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1735,7 @@ func (x *DeleteIssuerResponse) String() string {
 func (*DeleteIssuerResponse) ProtoMessage() {}
 
 func (x *DeleteIssuerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[19]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1748,7 @@ func (x *DeleteIssuerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteIssuerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteIssuerResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{19}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{21}
 }
 
 type TestIssuerRequest struct {
@@ -1508,7 +1760,7 @@ type TestIssuerRequest struct {
 
 func (x *TestIssuerRequest) Reset() {
 	*x = TestIssuerRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[20]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1520,7 +1772,7 @@ func (x *TestIssuerRequest) String() string {
 func (*TestIssuerRequest) ProtoMessage() {}
 
 func (x *TestIssuerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[20]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1533,7 +1785,7 @@ func (x *TestIssuerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestIssuerRequest.ProtoReflect.Descriptor instead.
 func (*TestIssuerRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{20}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TestIssuerRequest) GetId() string {
@@ -1561,7 +1813,7 @@ type TestIssuerResponse struct {
 
 func (x *TestIssuerResponse) Reset() {
 	*x = TestIssuerResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[21]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1825,7 @@ func (x *TestIssuerResponse) String() string {
 func (*TestIssuerResponse) ProtoMessage() {}
 
 func (x *TestIssuerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[21]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1838,7 @@ func (x *TestIssuerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TestIssuerResponse.ProtoReflect.Descriptor instead.
 func (*TestIssuerResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{21}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TestIssuerResponse) GetReachable() bool {
@@ -1662,7 +1914,7 @@ type ListAccountsRequest struct {
 
 func (x *ListAccountsRequest) Reset() {
 	*x = ListAccountsRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[22]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1926,7 @@ func (x *ListAccountsRequest) String() string {
 func (*ListAccountsRequest) ProtoMessage() {}
 
 func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[22]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1939,7 @@ func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsRequest.ProtoReflect.Descriptor instead.
 func (*ListAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{22}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListAccountsRequest) GetPageSize() int32 {
@@ -1714,7 +1966,7 @@ type ListAccountsResponse struct {
 
 func (x *ListAccountsResponse) Reset() {
 	*x = ListAccountsResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[23]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1978,7 @@ func (x *ListAccountsResponse) String() string {
 func (*ListAccountsResponse) ProtoMessage() {}
 
 func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[23]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1991,7 @@ func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsResponse.ProtoReflect.Descriptor instead.
 func (*ListAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{23}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListAccountsResponse) GetAccounts() []*Account {
@@ -1765,7 +2017,7 @@ type GetRenewalInfoRequest struct {
 
 func (x *GetRenewalInfoRequest) Reset() {
 	*x = GetRenewalInfoRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[24]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +2029,7 @@ func (x *GetRenewalInfoRequest) String() string {
 func (*GetRenewalInfoRequest) ProtoMessage() {}
 
 func (x *GetRenewalInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[24]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +2042,7 @@ func (x *GetRenewalInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRenewalInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetRenewalInfoRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{24}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetRenewalInfoRequest) GetQueries() []*RenewalInfoQuery {
@@ -1810,7 +2062,7 @@ type RenewalInfoQuery struct {
 
 func (x *RenewalInfoQuery) Reset() {
 	*x = RenewalInfoQuery{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[25]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +2074,7 @@ func (x *RenewalInfoQuery) String() string {
 func (*RenewalInfoQuery) ProtoMessage() {}
 
 func (x *RenewalInfoQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[25]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +2087,7 @@ func (x *RenewalInfoQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewalInfoQuery.ProtoReflect.Descriptor instead.
 func (*RenewalInfoQuery) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{25}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RenewalInfoQuery) GetIssuerId() string {
@@ -1861,7 +2113,7 @@ type GetRenewalInfoResponse struct {
 
 func (x *GetRenewalInfoResponse) Reset() {
 	*x = GetRenewalInfoResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[26]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +2125,7 @@ func (x *GetRenewalInfoResponse) String() string {
 func (*GetRenewalInfoResponse) ProtoMessage() {}
 
 func (x *GetRenewalInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[26]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +2138,7 @@ func (x *GetRenewalInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRenewalInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetRenewalInfoResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{26}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetRenewalInfoResponse) GetInfos() []*RenewalInfo {
@@ -1915,7 +2167,7 @@ type RenewalInfo struct {
 
 func (x *RenewalInfo) Reset() {
 	*x = RenewalInfo{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[27]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2179,7 @@ func (x *RenewalInfo) String() string {
 func (*RenewalInfo) ProtoMessage() {}
 
 func (x *RenewalInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[27]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2192,7 @@ func (x *RenewalInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewalInfo.ProtoReflect.Descriptor instead.
 func (*RenewalInfo) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{27}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RenewalInfo) GetAriCertId() string {
@@ -2002,7 +2254,7 @@ type ListChangesRequest struct {
 
 func (x *ListChangesRequest) Reset() {
 	*x = ListChangesRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[28]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2014,7 +2266,7 @@ func (x *ListChangesRequest) String() string {
 func (*ListChangesRequest) ProtoMessage() {}
 
 func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[28]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2027,7 +2279,7 @@ func (x *ListChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListChangesRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{28}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListChangesRequest) GetAfterCursor() string {
@@ -2056,7 +2308,7 @@ type ListChangesResponse struct {
 
 func (x *ListChangesResponse) Reset() {
 	*x = ListChangesResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[29]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2320,7 @@ func (x *ListChangesResponse) String() string {
 func (*ListChangesResponse) ProtoMessage() {}
 
 func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[29]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2333,7 @@ func (x *ListChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListChangesResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{29}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListChangesResponse) GetChanges() []*OrderChange {
@@ -2124,7 +2376,7 @@ type OrderChange struct {
 
 func (x *OrderChange) Reset() {
 	*x = OrderChange{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[30]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2388,7 @@ func (x *OrderChange) String() string {
 func (*OrderChange) ProtoMessage() {}
 
 func (x *OrderChange) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[30]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2401,7 @@ func (x *OrderChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderChange.ProtoReflect.Descriptor instead.
 func (*OrderChange) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{30}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *OrderChange) GetOrder() *Order {
@@ -2189,7 +2441,7 @@ type GetIssuerBudgetRequest struct {
 
 func (x *GetIssuerBudgetRequest) Reset() {
 	*x = GetIssuerBudgetRequest{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[31]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2453,7 @@ func (x *GetIssuerBudgetRequest) String() string {
 func (*GetIssuerBudgetRequest) ProtoMessage() {}
 
 func (x *GetIssuerBudgetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[31]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2466,7 @@ func (x *GetIssuerBudgetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetIssuerBudgetRequest.ProtoReflect.Descriptor instead.
 func (*GetIssuerBudgetRequest) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{31}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetIssuerBudgetRequest) GetId() string {
@@ -2265,7 +2517,7 @@ type GetIssuerBudgetResponse struct {
 
 func (x *GetIssuerBudgetResponse) Reset() {
 	*x = GetIssuerBudgetResponse{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[32]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2529,7 @@ func (x *GetIssuerBudgetResponse) String() string {
 func (*GetIssuerBudgetResponse) ProtoMessage() {}
 
 func (x *GetIssuerBudgetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[32]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2542,7 @@ func (x *GetIssuerBudgetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetIssuerBudgetResponse.ProtoReflect.Descriptor instead.
 func (*GetIssuerBudgetResponse) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{32}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetIssuerBudgetResponse) GetBudgets() []*IssuerBudget {
@@ -2342,7 +2594,7 @@ type IssuerBudget struct {
 
 func (x *IssuerBudget) Reset() {
 	*x = IssuerBudget{}
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[33]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2354,7 +2606,7 @@ func (x *IssuerBudget) String() string {
 func (*IssuerBudget) ProtoMessage() {}
 
 func (x *IssuerBudget) ProtoReflect() protoreflect.Message {
-	mi := &file_certwright_orders_v1_orders_proto_msgTypes[33]
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2367,7 +2619,7 @@ func (x *IssuerBudget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssuerBudget.ProtoReflect.Descriptor instead.
 func (*IssuerBudget) Descriptor() ([]byte, []int) {
-	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{33}
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *IssuerBudget) GetKind() string {
@@ -2447,11 +2699,428 @@ func (x *IssuerBudget) GetClosedUntilTime() *timestamppb.Timestamp {
 	return nil
 }
 
+type UpdateIssuerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or display name.
+	Id     string  `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Issuer *Issuer `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// Which of display_name, disabled, acme.contacts, acme.terms_agreed, acme.trust_roots_pem, acme.issued_roots_pem, acme.profile, acme.preferred_chain,
+	// acme.proxy_url, acme.external_account to change; empty: all that are set.
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	Etag          string                 `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateIssuerRequest) Reset() {
+	*x = UpdateIssuerRequest{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateIssuerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateIssuerRequest) ProtoMessage() {}
+
+func (x *UpdateIssuerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateIssuerRequest.ProtoReflect.Descriptor instead.
+func (*UpdateIssuerRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *UpdateIssuerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UpdateIssuerRequest) GetIssuer() *Issuer {
+	if x != nil {
+		return x.Issuer
+	}
+	return nil
+}
+
+func (x *UpdateIssuerRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateIssuerRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+type EnableIssuerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or display name.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnableIssuerRequest) Reset() {
+	*x = EnableIssuerRequest{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnableIssuerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnableIssuerRequest) ProtoMessage() {}
+
+func (x *EnableIssuerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnableIssuerRequest.ProtoReflect.Descriptor instead.
+func (*EnableIssuerRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *EnableIssuerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DisableIssuerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or display name.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DisableIssuerRequest) Reset() {
+	*x = DisableIssuerRequest{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DisableIssuerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DisableIssuerRequest) ProtoMessage() {}
+
+func (x *DisableIssuerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DisableIssuerRequest.ProtoReflect.Descriptor instead.
+func (*DisableIssuerRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DisableIssuerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ListIssuerPresetsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListIssuerPresetsRequest) Reset() {
+	*x = ListIssuerPresetsRequest{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIssuerPresetsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIssuerPresetsRequest) ProtoMessage() {}
+
+func (x *ListIssuerPresetsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIssuerPresetsRequest.ProtoReflect.Descriptor instead.
+func (*ListIssuerPresetsRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{39}
+}
+
+type ListIssuerPresetsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Presets       []*IssuerPreset        `protobuf:"bytes,1,rep,name=presets,proto3" json:"presets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListIssuerPresetsResponse) Reset() {
+	*x = ListIssuerPresetsResponse{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIssuerPresetsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIssuerPresetsResponse) ProtoMessage() {}
+
+func (x *ListIssuerPresetsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIssuerPresetsResponse.ProtoReflect.Descriptor instead.
+func (*ListIssuerPresetsResponse) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListIssuerPresetsResponse) GetPresets() []*IssuerPreset {
+	if x != nil {
+		return x.Presets
+	}
+	return nil
+}
+
+type GetAccountRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAccountRequest) Reset() {
+	*x = GetAccountRequest{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAccountRequest) ProtoMessage() {}
+
+func (x *GetAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAccountRequest.ProtoReflect.Descriptor instead.
+func (*GetAccountRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *GetAccountRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RotateAccountKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAccountKeyRequest) Reset() {
+	*x = RotateAccountKeyRequest{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAccountKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAccountKeyRequest) ProtoMessage() {}
+
+func (x *RotateAccountKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAccountKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateAccountKeyRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RotateAccountKeyRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DeactivateAccountRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeactivateAccountRequest) Reset() {
+	*x = DeactivateAccountRequest{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeactivateAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeactivateAccountRequest) ProtoMessage() {}
+
+func (x *DeactivateAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeactivateAccountRequest.ProtoReflect.Descriptor instead.
+func (*DeactivateAccountRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *DeactivateAccountRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ActivateAccountRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivateAccountRequest) Reset() {
+	*x = ActivateAccountRequest{}
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivateAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivateAccountRequest) ProtoMessage() {}
+
+func (x *ActivateAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_certwright_orders_v1_orders_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivateAccountRequest.ProtoReflect.Descriptor instead.
+func (*ActivateAccountRequest) Descriptor() ([]byte, []int) {
+	return file_certwright_orders_v1_orders_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ActivateAccountRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 var File_certwright_orders_v1_orders_proto protoreflect.FileDescriptor
 
 const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\n" +
-	"!certwright/orders/v1/orders.proto\x12\x14certwright.orders.v1\x1a#certwright/options/v1/options.proto\x1a\x1fcertwright/types/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x06\n" +
+	"!certwright/orders/v1/orders.proto\x12\x14certwright.orders.v1\x1a#certwright/options/v1/options.proto\x1a\x1fcertwright/types/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x06\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12%\n" +
 	"\x0ecertificate_id\x18\x02 \x01(\tR\rcertificateId\x12#\n" +
@@ -2508,7 +3177,7 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\fchallenge_id\x18\x05 \x01(\tR\vchallengeId\x126\n" +
 	"\aproblem\x18\x06 \x01(\v2\x1c.certwright.types.v1.ProblemR\aproblem\x12;\n" +
 	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x91\x02\n" +
+	"expireTime\"\xe2\x02\n" +
 	"\x06Issuer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x12\n" +
@@ -2519,7 +3188,11 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1d\n" +
 	"\n" +
-	"account_id\x18\b \x01(\tR\taccountId\"\xcb\x02\n" +
+	"account_id\x18\b \x01(\tR\taccountId\x12\x12\n" +
+	"\x04etag\x18\t \x01(\tR\x04etag\x12;\n" +
+	"\vupdate_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\"\xe3\x03\n" +
 	"\n" +
 	"AcmeIssuer\x12#\n" +
 	"\rdirectory_url\x18\x01 \x01(\tR\fdirectoryUrl\x12&\n" +
@@ -2529,12 +3202,27 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\fterms_agreed\x18\x05 \x01(\bR\vtermsAgreed\x122\n" +
 	"\x15account_key_algorithm\x18\x06 \x01(\tR\x13accountKeyAlgorithm\x12\x18\n" +
 	"\aprofile\x18\a \x01(\tR\aprofile\x129\n" +
-	"\x06limits\x18\b \x03(\v2!.certwright.orders.v1.IssuerLimitR\x06limits\"\x88\x01\n" +
+	"\x06limits\x18\b \x03(\v2!.certwright.orders.v1.IssuerLimitR\x06limits\x12'\n" +
+	"\x0fpreferred_chain\x18\t \x01(\tR\x0epreferredChain\x12\x1b\n" +
+	"\tproxy_url\x18\n" +
+	" \x01(\tR\bproxyUrl\x12P\n" +
+	"\x10external_account\x18\v \x01(\v2%.certwright.orders.v1.ExternalAccountR\x0fexternalAccount\"\x88\x01\n" +
 	"\vIssuerLimit\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\bcapacity\x18\x02 \x01(\x03R\bcapacity\x121\n" +
 	"\x06period\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06period\x12\x16\n" +
-	"\x06exempt\x18\x04 \x03(\tR\x06exempt\"\xaa\x02\n" +
+	"\x06exempt\x18\x04 \x03(\tR\x06exempt\"C\n" +
+	"\x0fExternalAccount\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x19\n" +
+	"\bhmac_key\x18\x02 \x01(\tR\ahmacKey\"\x81\x02\n" +
+	"\fIssuerPreset\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12#\n" +
+	"\rdirectory_url\x18\x03 \x01(\tR\fdirectoryUrl\x12:\n" +
+	"\x19external_account_required\x18\x04 \x01(\bR\x17externalAccountRequired\x12\x18\n" +
+	"\astaging\x18\x05 \x01(\tR\astaging\x12+\n" +
+	"\x11documentation_url\x18\x06 \x01(\tR\x10documentationUrl\x12\x12\n" +
+	"\x04note\x18\a \x01(\tR\x04note\"\xf6\x03\n" +
 	"\aAccount\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tissuer_id\x18\x02 \x01(\tR\bissuerId\x12\x10\n" +
@@ -2545,7 +3233,15 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\aproblem\x18\a \x01(\v2\x1c.certwright.types.v1.ProblemR\aproblem\x12;\n" +
 	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x12\n" +
-	"\x04team\x18\t \x01(\tR\x04team\"g\n" +
+	"\x04team\x18\t \x01(\tR\x04team\x12\x18\n" +
+	"\apending\x18\n" +
+	" \x01(\tR\apending\x125\n" +
+	"\bkey_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\akeyTime\x12\x1b\n" +
+	"\tca_status\x18\f \x01(\tR\bcaStatus\x12\x1f\n" +
+	"\vca_contacts\x18\r \x03(\tR\n" +
+	"caContacts\x12;\n" +
+	"\n" +
+	"ca_problem\x18\x0e \x01(\v2\x1c.certwright.types.v1.ProblemR\tcaProblem\"g\n" +
 	"\x11ListOrdersRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -2563,11 +3259,12 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\tnew_order\x18\x02 \x01(\bR\bnewOrder\x12 \n" +
 	"\vexplanation\x18\x03 \x01(\tR\vexplanation\"$\n" +
 	"\x12CancelOrderRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"j\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x82\x01\n" +
 	"\x13CreateIssuerRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x124\n" +
-	"\x06issuer\x18\x02 \x01(\v2\x1c.certwright.orders.v1.IssuerR\x06issuer\"\"\n" +
+	"\x06issuer\x18\x02 \x01(\v2\x1c.certwright.orders.v1.IssuerR\x06issuer\x12\x16\n" +
+	"\x06preset\x18\x03 \x01(\tR\x06preset\"\"\n" +
 	"\x10GetIssuerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"P\n" +
 	"\x12ListIssuersRequest\x12\x1b\n" +
@@ -2651,7 +3348,28 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\breserved\x18\t \x01(\x03R\breserved\x12\x18\n" +
 	"\awaiting\x18\n" +
 	" \x01(\x03R\awaiting\x12F\n" +
-	"\x11closed_until_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x0fclosedUntilTime2\xc0\x0e\n" +
+	"\x11closed_until_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x0fclosedUntilTime\"\xac\x01\n" +
+	"\x13UpdateIssuerRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
+	"\x06issuer\x18\x02 \x01(\v2\x1c.certwright.orders.v1.IssuerR\x06issuer\x12;\n" +
+	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"%\n" +
+	"\x13EnableIssuerRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"&\n" +
+	"\x14DisableIssuerRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x1a\n" +
+	"\x18ListIssuerPresetsRequest\"Y\n" +
+	"\x19ListIssuerPresetsResponse\x12<\n" +
+	"\apresets\x18\x01 \x03(\v2\".certwright.orders.v1.IssuerPresetR\apresets\"#\n" +
+	"\x11GetAccountRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\")\n" +
+	"\x17RotateAccountKeyRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"*\n" +
+	"\x18DeactivateAccountRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"(\n" +
+	"\x16ActivateAccountRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id2\x83\x18\n" +
 	"\rOrdersService\x12\x84\x01\n" +
 	"\n" +
 	"ListOrders\x12'.certwright.orders.v1.ListOrdersRequest\x1a(.certwright.orders.v1.ListOrdersResponse\"#\x8a\xb5\x18\r\n" +
@@ -2682,7 +3400,24 @@ const file_certwright_orders_v1_orders_proto_rawDesc = "" +
 	"\vListChanges\x12(.certwright.orders.v1.ListChangesRequest\x1a).certwright.orders.v1.ListChangesResponse\"\x17\x8a\xb5\x18\x13\n" +
 	"\vorders.read\x1a\x04keys\x12\xa1\x01\n" +
 	"\x0fGetIssuerBudget\x12,.certwright.orders.v1.GetIssuerBudgetRequest\x1a-.certwright.orders.v1.GetIssuerBudgetResponse\"1\x8a\xb5\x18\x0e\n" +
-	"\fissuers.read\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/issuers/{id}/budgetBDZBgithub.com/certwright/certwright/api/certwright/orders/v1;ordersv1b\x06proto3"
+	"\fissuers.read\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/issuers/{id}/budget\x12\x8a\x01\n" +
+	"\fUpdateIssuer\x12).certwright.orders.v1.UpdateIssuerRequest\x1a\x1c.certwright.orders.v1.Issuer\"1\x8a\xb5\x18\x12\n" +
+	"\x0eissuers.manage \x01\x82\xd3\xe4\x93\x02\x15:\x01*2\x10/v1/issuers/{id}\x12\x91\x01\n" +
+	"\fEnableIssuer\x12).certwright.orders.v1.EnableIssuerRequest\x1a\x1c.certwright.orders.v1.Issuer\"8\x8a\xb5\x18\x12\n" +
+	"\x0eissuers.manage \x01\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/issuers/{id}:enable\x12\x94\x01\n" +
+	"\rDisableIssuer\x12*.certwright.orders.v1.DisableIssuerRequest\x1a\x1c.certwright.orders.v1.Issuer\"9\x8a\xb5\x18\x12\n" +
+	"\x0eissuers.manage \x01\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/issuers/{id}:disable\x12\xa1\x01\n" +
+	"\x11ListIssuerPresets\x12..certwright.orders.v1.ListIssuerPresetsRequest\x1a/.certwright.orders.v1.ListIssuerPresetsResponse\"+\x8a\xb5\x18\x0e\n" +
+	"\fissuers.read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/issuerPresets\x12\x81\x01\n" +
+	"\n" +
+	"GetAccount\x12'.certwright.orders.v1.GetAccountRequest\x1a\x1d.certwright.orders.v1.Account\"+\x8a\xb5\x18\x0e\n" +
+	"\fissuers.read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/accounts/{id}\x12\x9e\x01\n" +
+	"\x10RotateAccountKey\x12-.certwright.orders.v1.RotateAccountKeyRequest\x1a\x1d.certwright.orders.v1.Account\"<\x8a\xb5\x18\x12\n" +
+	"\x0eissuers.manage \x01\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/accounts/{id}:rotateKey\x12\xa1\x01\n" +
+	"\x11DeactivateAccount\x12..certwright.orders.v1.DeactivateAccountRequest\x1a\x1d.certwright.orders.v1.Account\"=\x8a\xb5\x18\x12\n" +
+	"\x0eissuers.manage \x01\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/accounts/{id}:deactivate\x12\x9b\x01\n" +
+	"\x0fActivateAccount\x12,.certwright.orders.v1.ActivateAccountRequest\x1a\x1d.certwright.orders.v1.Account\";\x8a\xb5\x18\x12\n" +
+	"\x0eissuers.manage \x01\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/accounts/{id}:activateBDZBgithub.com/certwright/certwright/api/certwright/orders/v1;ordersv1b\x06proto3"
 
 var (
 	file_certwright_orders_v1_orders_proto_rawDescOnce sync.Once
@@ -2696,118 +3431,153 @@ func file_certwright_orders_v1_orders_proto_rawDescGZIP() []byte {
 	return file_certwright_orders_v1_orders_proto_rawDescData
 }
 
-var file_certwright_orders_v1_orders_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_certwright_orders_v1_orders_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_certwright_orders_v1_orders_proto_goTypes = []any{
-	(*Order)(nil),                   // 0: certwright.orders.v1.Order
-	(*ActionRequired)(nil),          // 1: certwright.orders.v1.ActionRequired
-	(*Attempt)(nil),                 // 2: certwright.orders.v1.Attempt
-	(*Authorization)(nil),           // 3: certwright.orders.v1.Authorization
-	(*Issuer)(nil),                  // 4: certwright.orders.v1.Issuer
-	(*AcmeIssuer)(nil),              // 5: certwright.orders.v1.AcmeIssuer
-	(*IssuerLimit)(nil),             // 6: certwright.orders.v1.IssuerLimit
-	(*Account)(nil),                 // 7: certwright.orders.v1.Account
-	(*ListOrdersRequest)(nil),       // 8: certwright.orders.v1.ListOrdersRequest
-	(*ListOrdersResponse)(nil),      // 9: certwright.orders.v1.ListOrdersResponse
-	(*GetOrderRequest)(nil),         // 10: certwright.orders.v1.GetOrderRequest
-	(*RetryOrderRequest)(nil),       // 11: certwright.orders.v1.RetryOrderRequest
-	(*RetryOrderResponse)(nil),      // 12: certwright.orders.v1.RetryOrderResponse
-	(*CancelOrderRequest)(nil),      // 13: certwright.orders.v1.CancelOrderRequest
-	(*CreateIssuerRequest)(nil),     // 14: certwright.orders.v1.CreateIssuerRequest
-	(*GetIssuerRequest)(nil),        // 15: certwright.orders.v1.GetIssuerRequest
-	(*ListIssuersRequest)(nil),      // 16: certwright.orders.v1.ListIssuersRequest
-	(*ListIssuersResponse)(nil),     // 17: certwright.orders.v1.ListIssuersResponse
-	(*DeleteIssuerRequest)(nil),     // 18: certwright.orders.v1.DeleteIssuerRequest
-	(*DeleteIssuerResponse)(nil),    // 19: certwright.orders.v1.DeleteIssuerResponse
-	(*TestIssuerRequest)(nil),       // 20: certwright.orders.v1.TestIssuerRequest
-	(*TestIssuerResponse)(nil),      // 21: certwright.orders.v1.TestIssuerResponse
-	(*ListAccountsRequest)(nil),     // 22: certwright.orders.v1.ListAccountsRequest
-	(*ListAccountsResponse)(nil),    // 23: certwright.orders.v1.ListAccountsResponse
-	(*GetRenewalInfoRequest)(nil),   // 24: certwright.orders.v1.GetRenewalInfoRequest
-	(*RenewalInfoQuery)(nil),        // 25: certwright.orders.v1.RenewalInfoQuery
-	(*GetRenewalInfoResponse)(nil),  // 26: certwright.orders.v1.GetRenewalInfoResponse
-	(*RenewalInfo)(nil),             // 27: certwright.orders.v1.RenewalInfo
-	(*ListChangesRequest)(nil),      // 28: certwright.orders.v1.ListChangesRequest
-	(*ListChangesResponse)(nil),     // 29: certwright.orders.v1.ListChangesResponse
-	(*OrderChange)(nil),             // 30: certwright.orders.v1.OrderChange
-	(*GetIssuerBudgetRequest)(nil),  // 31: certwright.orders.v1.GetIssuerBudgetRequest
-	(*GetIssuerBudgetResponse)(nil), // 32: certwright.orders.v1.GetIssuerBudgetResponse
-	(*IssuerBudget)(nil),            // 33: certwright.orders.v1.IssuerBudget
-	(*v1.CertificateSpec)(nil),      // 34: certwright.types.v1.CertificateSpec
-	(*v1.Problem)(nil),              // 35: certwright.types.v1.Problem
-	(*timestamppb.Timestamp)(nil),   // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 37: google.protobuf.Duration
+	(*Order)(nil),                     // 0: certwright.orders.v1.Order
+	(*ActionRequired)(nil),            // 1: certwright.orders.v1.ActionRequired
+	(*Attempt)(nil),                   // 2: certwright.orders.v1.Attempt
+	(*Authorization)(nil),             // 3: certwright.orders.v1.Authorization
+	(*Issuer)(nil),                    // 4: certwright.orders.v1.Issuer
+	(*AcmeIssuer)(nil),                // 5: certwright.orders.v1.AcmeIssuer
+	(*IssuerLimit)(nil),               // 6: certwright.orders.v1.IssuerLimit
+	(*ExternalAccount)(nil),           // 7: certwright.orders.v1.ExternalAccount
+	(*IssuerPreset)(nil),              // 8: certwright.orders.v1.IssuerPreset
+	(*Account)(nil),                   // 9: certwright.orders.v1.Account
+	(*ListOrdersRequest)(nil),         // 10: certwright.orders.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),        // 11: certwright.orders.v1.ListOrdersResponse
+	(*GetOrderRequest)(nil),           // 12: certwright.orders.v1.GetOrderRequest
+	(*RetryOrderRequest)(nil),         // 13: certwright.orders.v1.RetryOrderRequest
+	(*RetryOrderResponse)(nil),        // 14: certwright.orders.v1.RetryOrderResponse
+	(*CancelOrderRequest)(nil),        // 15: certwright.orders.v1.CancelOrderRequest
+	(*CreateIssuerRequest)(nil),       // 16: certwright.orders.v1.CreateIssuerRequest
+	(*GetIssuerRequest)(nil),          // 17: certwright.orders.v1.GetIssuerRequest
+	(*ListIssuersRequest)(nil),        // 18: certwright.orders.v1.ListIssuersRequest
+	(*ListIssuersResponse)(nil),       // 19: certwright.orders.v1.ListIssuersResponse
+	(*DeleteIssuerRequest)(nil),       // 20: certwright.orders.v1.DeleteIssuerRequest
+	(*DeleteIssuerResponse)(nil),      // 21: certwright.orders.v1.DeleteIssuerResponse
+	(*TestIssuerRequest)(nil),         // 22: certwright.orders.v1.TestIssuerRequest
+	(*TestIssuerResponse)(nil),        // 23: certwright.orders.v1.TestIssuerResponse
+	(*ListAccountsRequest)(nil),       // 24: certwright.orders.v1.ListAccountsRequest
+	(*ListAccountsResponse)(nil),      // 25: certwright.orders.v1.ListAccountsResponse
+	(*GetRenewalInfoRequest)(nil),     // 26: certwright.orders.v1.GetRenewalInfoRequest
+	(*RenewalInfoQuery)(nil),          // 27: certwright.orders.v1.RenewalInfoQuery
+	(*GetRenewalInfoResponse)(nil),    // 28: certwright.orders.v1.GetRenewalInfoResponse
+	(*RenewalInfo)(nil),               // 29: certwright.orders.v1.RenewalInfo
+	(*ListChangesRequest)(nil),        // 30: certwright.orders.v1.ListChangesRequest
+	(*ListChangesResponse)(nil),       // 31: certwright.orders.v1.ListChangesResponse
+	(*OrderChange)(nil),               // 32: certwright.orders.v1.OrderChange
+	(*GetIssuerBudgetRequest)(nil),    // 33: certwright.orders.v1.GetIssuerBudgetRequest
+	(*GetIssuerBudgetResponse)(nil),   // 34: certwright.orders.v1.GetIssuerBudgetResponse
+	(*IssuerBudget)(nil),              // 35: certwright.orders.v1.IssuerBudget
+	(*UpdateIssuerRequest)(nil),       // 36: certwright.orders.v1.UpdateIssuerRequest
+	(*EnableIssuerRequest)(nil),       // 37: certwright.orders.v1.EnableIssuerRequest
+	(*DisableIssuerRequest)(nil),      // 38: certwright.orders.v1.DisableIssuerRequest
+	(*ListIssuerPresetsRequest)(nil),  // 39: certwright.orders.v1.ListIssuerPresetsRequest
+	(*ListIssuerPresetsResponse)(nil), // 40: certwright.orders.v1.ListIssuerPresetsResponse
+	(*GetAccountRequest)(nil),         // 41: certwright.orders.v1.GetAccountRequest
+	(*RotateAccountKeyRequest)(nil),   // 42: certwright.orders.v1.RotateAccountKeyRequest
+	(*DeactivateAccountRequest)(nil),  // 43: certwright.orders.v1.DeactivateAccountRequest
+	(*ActivateAccountRequest)(nil),    // 44: certwright.orders.v1.ActivateAccountRequest
+	(*v1.CertificateSpec)(nil),        // 45: certwright.types.v1.CertificateSpec
+	(*v1.Problem)(nil),                // 46: certwright.types.v1.Problem
+	(*timestamppb.Timestamp)(nil),     // 47: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 48: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),     // 49: google.protobuf.FieldMask
 }
 var file_certwright_orders_v1_orders_proto_depIdxs = []int32{
-	34, // 0: certwright.orders.v1.Order.spec:type_name -> certwright.types.v1.CertificateSpec
-	35, // 1: certwright.orders.v1.Order.blocked:type_name -> certwright.types.v1.Problem
-	35, // 2: certwright.orders.v1.Order.problem:type_name -> certwright.types.v1.Problem
+	45, // 0: certwright.orders.v1.Order.spec:type_name -> certwright.types.v1.CertificateSpec
+	46, // 1: certwright.orders.v1.Order.blocked:type_name -> certwright.types.v1.Problem
+	46, // 2: certwright.orders.v1.Order.problem:type_name -> certwright.types.v1.Problem
 	2,  // 3: certwright.orders.v1.Order.attempts:type_name -> certwright.orders.v1.Attempt
-	36, // 4: certwright.orders.v1.Order.create_time:type_name -> google.protobuf.Timestamp
-	36, // 5: certwright.orders.v1.Order.update_time:type_name -> google.protobuf.Timestamp
-	36, // 6: certwright.orders.v1.Order.next_time:type_name -> google.protobuf.Timestamp
-	36, // 7: certwright.orders.v1.Order.give_up_time:type_name -> google.protobuf.Timestamp
+	47, // 4: certwright.orders.v1.Order.create_time:type_name -> google.protobuf.Timestamp
+	47, // 5: certwright.orders.v1.Order.update_time:type_name -> google.protobuf.Timestamp
+	47, // 6: certwright.orders.v1.Order.next_time:type_name -> google.protobuf.Timestamp
+	47, // 7: certwright.orders.v1.Order.give_up_time:type_name -> google.protobuf.Timestamp
 	1,  // 8: certwright.orders.v1.Order.actions_required:type_name -> certwright.orders.v1.ActionRequired
 	3,  // 9: certwright.orders.v1.Attempt.authorizations:type_name -> certwright.orders.v1.Authorization
-	35, // 10: certwright.orders.v1.Attempt.problem:type_name -> certwright.types.v1.Problem
-	36, // 11: certwright.orders.v1.Attempt.create_time:type_name -> google.protobuf.Timestamp
-	35, // 12: certwright.orders.v1.Authorization.problem:type_name -> certwright.types.v1.Problem
-	36, // 13: certwright.orders.v1.Authorization.expire_time:type_name -> google.protobuf.Timestamp
+	46, // 10: certwright.orders.v1.Attempt.problem:type_name -> certwright.types.v1.Problem
+	47, // 11: certwright.orders.v1.Attempt.create_time:type_name -> google.protobuf.Timestamp
+	46, // 12: certwright.orders.v1.Authorization.problem:type_name -> certwright.types.v1.Problem
+	47, // 13: certwright.orders.v1.Authorization.expire_time:type_name -> google.protobuf.Timestamp
 	5,  // 14: certwright.orders.v1.Issuer.acme:type_name -> certwright.orders.v1.AcmeIssuer
-	36, // 15: certwright.orders.v1.Issuer.create_time:type_name -> google.protobuf.Timestamp
-	6,  // 16: certwright.orders.v1.AcmeIssuer.limits:type_name -> certwright.orders.v1.IssuerLimit
-	37, // 17: certwright.orders.v1.IssuerLimit.period:type_name -> google.protobuf.Duration
-	35, // 18: certwright.orders.v1.Account.problem:type_name -> certwright.types.v1.Problem
-	36, // 19: certwright.orders.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 20: certwright.orders.v1.ListOrdersResponse.orders:type_name -> certwright.orders.v1.Order
-	4,  // 21: certwright.orders.v1.CreateIssuerRequest.issuer:type_name -> certwright.orders.v1.Issuer
-	4,  // 22: certwright.orders.v1.ListIssuersResponse.issuers:type_name -> certwright.orders.v1.Issuer
-	35, // 23: certwright.orders.v1.TestIssuerResponse.problem:type_name -> certwright.types.v1.Problem
-	7,  // 24: certwright.orders.v1.ListAccountsResponse.accounts:type_name -> certwright.orders.v1.Account
-	25, // 25: certwright.orders.v1.GetRenewalInfoRequest.queries:type_name -> certwright.orders.v1.RenewalInfoQuery
-	27, // 26: certwright.orders.v1.GetRenewalInfoResponse.infos:type_name -> certwright.orders.v1.RenewalInfo
-	36, // 27: certwright.orders.v1.RenewalInfo.window_start:type_name -> google.protobuf.Timestamp
-	36, // 28: certwright.orders.v1.RenewalInfo.window_end:type_name -> google.protobuf.Timestamp
-	36, // 29: certwright.orders.v1.RenewalInfo.retry_at:type_name -> google.protobuf.Timestamp
-	35, // 30: certwright.orders.v1.RenewalInfo.problem:type_name -> certwright.types.v1.Problem
-	30, // 31: certwright.orders.v1.ListChangesResponse.changes:type_name -> certwright.orders.v1.OrderChange
-	0,  // 32: certwright.orders.v1.OrderChange.order:type_name -> certwright.orders.v1.Order
-	33, // 33: certwright.orders.v1.GetIssuerBudgetResponse.budgets:type_name -> certwright.orders.v1.IssuerBudget
-	6,  // 34: certwright.orders.v1.GetIssuerBudgetResponse.limits:type_name -> certwright.orders.v1.IssuerLimit
-	37, // 35: certwright.orders.v1.IssuerBudget.period:type_name -> google.protobuf.Duration
-	36, // 36: certwright.orders.v1.IssuerBudget.next_time:type_name -> google.protobuf.Timestamp
-	36, // 37: certwright.orders.v1.IssuerBudget.full_time:type_name -> google.protobuf.Timestamp
-	36, // 38: certwright.orders.v1.IssuerBudget.closed_until_time:type_name -> google.protobuf.Timestamp
-	8,  // 39: certwright.orders.v1.OrdersService.ListOrders:input_type -> certwright.orders.v1.ListOrdersRequest
-	10, // 40: certwright.orders.v1.OrdersService.GetOrder:input_type -> certwright.orders.v1.GetOrderRequest
-	11, // 41: certwright.orders.v1.OrdersService.RetryOrder:input_type -> certwright.orders.v1.RetryOrderRequest
-	13, // 42: certwright.orders.v1.OrdersService.CancelOrder:input_type -> certwright.orders.v1.CancelOrderRequest
-	14, // 43: certwright.orders.v1.OrdersService.CreateIssuer:input_type -> certwright.orders.v1.CreateIssuerRequest
-	15, // 44: certwright.orders.v1.OrdersService.GetIssuer:input_type -> certwright.orders.v1.GetIssuerRequest
-	16, // 45: certwright.orders.v1.OrdersService.ListIssuers:input_type -> certwright.orders.v1.ListIssuersRequest
-	18, // 46: certwright.orders.v1.OrdersService.DeleteIssuer:input_type -> certwright.orders.v1.DeleteIssuerRequest
-	20, // 47: certwright.orders.v1.OrdersService.TestIssuer:input_type -> certwright.orders.v1.TestIssuerRequest
-	22, // 48: certwright.orders.v1.OrdersService.ListAccounts:input_type -> certwright.orders.v1.ListAccountsRequest
-	24, // 49: certwright.orders.v1.OrdersService.GetRenewalInfo:input_type -> certwright.orders.v1.GetRenewalInfoRequest
-	28, // 50: certwright.orders.v1.OrdersService.ListChanges:input_type -> certwright.orders.v1.ListChangesRequest
-	31, // 51: certwright.orders.v1.OrdersService.GetIssuerBudget:input_type -> certwright.orders.v1.GetIssuerBudgetRequest
-	9,  // 52: certwright.orders.v1.OrdersService.ListOrders:output_type -> certwright.orders.v1.ListOrdersResponse
-	0,  // 53: certwright.orders.v1.OrdersService.GetOrder:output_type -> certwright.orders.v1.Order
-	12, // 54: certwright.orders.v1.OrdersService.RetryOrder:output_type -> certwright.orders.v1.RetryOrderResponse
-	0,  // 55: certwright.orders.v1.OrdersService.CancelOrder:output_type -> certwright.orders.v1.Order
-	4,  // 56: certwright.orders.v1.OrdersService.CreateIssuer:output_type -> certwright.orders.v1.Issuer
-	4,  // 57: certwright.orders.v1.OrdersService.GetIssuer:output_type -> certwright.orders.v1.Issuer
-	17, // 58: certwright.orders.v1.OrdersService.ListIssuers:output_type -> certwright.orders.v1.ListIssuersResponse
-	19, // 59: certwright.orders.v1.OrdersService.DeleteIssuer:output_type -> certwright.orders.v1.DeleteIssuerResponse
-	21, // 60: certwright.orders.v1.OrdersService.TestIssuer:output_type -> certwright.orders.v1.TestIssuerResponse
-	23, // 61: certwright.orders.v1.OrdersService.ListAccounts:output_type -> certwright.orders.v1.ListAccountsResponse
-	26, // 62: certwright.orders.v1.OrdersService.GetRenewalInfo:output_type -> certwright.orders.v1.GetRenewalInfoResponse
-	29, // 63: certwright.orders.v1.OrdersService.ListChanges:output_type -> certwright.orders.v1.ListChangesResponse
-	32, // 64: certwright.orders.v1.OrdersService.GetIssuerBudget:output_type -> certwright.orders.v1.GetIssuerBudgetResponse
-	52, // [52:65] is the sub-list for method output_type
-	39, // [39:52] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	47, // 15: certwright.orders.v1.Issuer.create_time:type_name -> google.protobuf.Timestamp
+	47, // 16: certwright.orders.v1.Issuer.update_time:type_name -> google.protobuf.Timestamp
+	6,  // 17: certwright.orders.v1.AcmeIssuer.limits:type_name -> certwright.orders.v1.IssuerLimit
+	7,  // 18: certwright.orders.v1.AcmeIssuer.external_account:type_name -> certwright.orders.v1.ExternalAccount
+	48, // 19: certwright.orders.v1.IssuerLimit.period:type_name -> google.protobuf.Duration
+	46, // 20: certwright.orders.v1.Account.problem:type_name -> certwright.types.v1.Problem
+	47, // 21: certwright.orders.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	47, // 22: certwright.orders.v1.Account.key_time:type_name -> google.protobuf.Timestamp
+	46, // 23: certwright.orders.v1.Account.ca_problem:type_name -> certwright.types.v1.Problem
+	0,  // 24: certwright.orders.v1.ListOrdersResponse.orders:type_name -> certwright.orders.v1.Order
+	4,  // 25: certwright.orders.v1.CreateIssuerRequest.issuer:type_name -> certwright.orders.v1.Issuer
+	4,  // 26: certwright.orders.v1.ListIssuersResponse.issuers:type_name -> certwright.orders.v1.Issuer
+	46, // 27: certwright.orders.v1.TestIssuerResponse.problem:type_name -> certwright.types.v1.Problem
+	9,  // 28: certwright.orders.v1.ListAccountsResponse.accounts:type_name -> certwright.orders.v1.Account
+	27, // 29: certwright.orders.v1.GetRenewalInfoRequest.queries:type_name -> certwright.orders.v1.RenewalInfoQuery
+	29, // 30: certwright.orders.v1.GetRenewalInfoResponse.infos:type_name -> certwright.orders.v1.RenewalInfo
+	47, // 31: certwright.orders.v1.RenewalInfo.window_start:type_name -> google.protobuf.Timestamp
+	47, // 32: certwright.orders.v1.RenewalInfo.window_end:type_name -> google.protobuf.Timestamp
+	47, // 33: certwright.orders.v1.RenewalInfo.retry_at:type_name -> google.protobuf.Timestamp
+	46, // 34: certwright.orders.v1.RenewalInfo.problem:type_name -> certwright.types.v1.Problem
+	32, // 35: certwright.orders.v1.ListChangesResponse.changes:type_name -> certwright.orders.v1.OrderChange
+	0,  // 36: certwright.orders.v1.OrderChange.order:type_name -> certwright.orders.v1.Order
+	35, // 37: certwright.orders.v1.GetIssuerBudgetResponse.budgets:type_name -> certwright.orders.v1.IssuerBudget
+	6,  // 38: certwright.orders.v1.GetIssuerBudgetResponse.limits:type_name -> certwright.orders.v1.IssuerLimit
+	48, // 39: certwright.orders.v1.IssuerBudget.period:type_name -> google.protobuf.Duration
+	47, // 40: certwright.orders.v1.IssuerBudget.next_time:type_name -> google.protobuf.Timestamp
+	47, // 41: certwright.orders.v1.IssuerBudget.full_time:type_name -> google.protobuf.Timestamp
+	47, // 42: certwright.orders.v1.IssuerBudget.closed_until_time:type_name -> google.protobuf.Timestamp
+	4,  // 43: certwright.orders.v1.UpdateIssuerRequest.issuer:type_name -> certwright.orders.v1.Issuer
+	49, // 44: certwright.orders.v1.UpdateIssuerRequest.update_mask:type_name -> google.protobuf.FieldMask
+	8,  // 45: certwright.orders.v1.ListIssuerPresetsResponse.presets:type_name -> certwright.orders.v1.IssuerPreset
+	10, // 46: certwright.orders.v1.OrdersService.ListOrders:input_type -> certwright.orders.v1.ListOrdersRequest
+	12, // 47: certwright.orders.v1.OrdersService.GetOrder:input_type -> certwright.orders.v1.GetOrderRequest
+	13, // 48: certwright.orders.v1.OrdersService.RetryOrder:input_type -> certwright.orders.v1.RetryOrderRequest
+	15, // 49: certwright.orders.v1.OrdersService.CancelOrder:input_type -> certwright.orders.v1.CancelOrderRequest
+	16, // 50: certwright.orders.v1.OrdersService.CreateIssuer:input_type -> certwright.orders.v1.CreateIssuerRequest
+	17, // 51: certwright.orders.v1.OrdersService.GetIssuer:input_type -> certwright.orders.v1.GetIssuerRequest
+	18, // 52: certwright.orders.v1.OrdersService.ListIssuers:input_type -> certwright.orders.v1.ListIssuersRequest
+	20, // 53: certwright.orders.v1.OrdersService.DeleteIssuer:input_type -> certwright.orders.v1.DeleteIssuerRequest
+	22, // 54: certwright.orders.v1.OrdersService.TestIssuer:input_type -> certwright.orders.v1.TestIssuerRequest
+	24, // 55: certwright.orders.v1.OrdersService.ListAccounts:input_type -> certwright.orders.v1.ListAccountsRequest
+	26, // 56: certwright.orders.v1.OrdersService.GetRenewalInfo:input_type -> certwright.orders.v1.GetRenewalInfoRequest
+	30, // 57: certwright.orders.v1.OrdersService.ListChanges:input_type -> certwright.orders.v1.ListChangesRequest
+	33, // 58: certwright.orders.v1.OrdersService.GetIssuerBudget:input_type -> certwright.orders.v1.GetIssuerBudgetRequest
+	36, // 59: certwright.orders.v1.OrdersService.UpdateIssuer:input_type -> certwright.orders.v1.UpdateIssuerRequest
+	37, // 60: certwright.orders.v1.OrdersService.EnableIssuer:input_type -> certwright.orders.v1.EnableIssuerRequest
+	38, // 61: certwright.orders.v1.OrdersService.DisableIssuer:input_type -> certwright.orders.v1.DisableIssuerRequest
+	39, // 62: certwright.orders.v1.OrdersService.ListIssuerPresets:input_type -> certwright.orders.v1.ListIssuerPresetsRequest
+	41, // 63: certwright.orders.v1.OrdersService.GetAccount:input_type -> certwright.orders.v1.GetAccountRequest
+	42, // 64: certwright.orders.v1.OrdersService.RotateAccountKey:input_type -> certwright.orders.v1.RotateAccountKeyRequest
+	43, // 65: certwright.orders.v1.OrdersService.DeactivateAccount:input_type -> certwright.orders.v1.DeactivateAccountRequest
+	44, // 66: certwright.orders.v1.OrdersService.ActivateAccount:input_type -> certwright.orders.v1.ActivateAccountRequest
+	11, // 67: certwright.orders.v1.OrdersService.ListOrders:output_type -> certwright.orders.v1.ListOrdersResponse
+	0,  // 68: certwright.orders.v1.OrdersService.GetOrder:output_type -> certwright.orders.v1.Order
+	14, // 69: certwright.orders.v1.OrdersService.RetryOrder:output_type -> certwright.orders.v1.RetryOrderResponse
+	0,  // 70: certwright.orders.v1.OrdersService.CancelOrder:output_type -> certwright.orders.v1.Order
+	4,  // 71: certwright.orders.v1.OrdersService.CreateIssuer:output_type -> certwright.orders.v1.Issuer
+	4,  // 72: certwright.orders.v1.OrdersService.GetIssuer:output_type -> certwright.orders.v1.Issuer
+	19, // 73: certwright.orders.v1.OrdersService.ListIssuers:output_type -> certwright.orders.v1.ListIssuersResponse
+	21, // 74: certwright.orders.v1.OrdersService.DeleteIssuer:output_type -> certwright.orders.v1.DeleteIssuerResponse
+	23, // 75: certwright.orders.v1.OrdersService.TestIssuer:output_type -> certwright.orders.v1.TestIssuerResponse
+	25, // 76: certwright.orders.v1.OrdersService.ListAccounts:output_type -> certwright.orders.v1.ListAccountsResponse
+	28, // 77: certwright.orders.v1.OrdersService.GetRenewalInfo:output_type -> certwright.orders.v1.GetRenewalInfoResponse
+	31, // 78: certwright.orders.v1.OrdersService.ListChanges:output_type -> certwright.orders.v1.ListChangesResponse
+	34, // 79: certwright.orders.v1.OrdersService.GetIssuerBudget:output_type -> certwright.orders.v1.GetIssuerBudgetResponse
+	4,  // 80: certwright.orders.v1.OrdersService.UpdateIssuer:output_type -> certwright.orders.v1.Issuer
+	4,  // 81: certwright.orders.v1.OrdersService.EnableIssuer:output_type -> certwright.orders.v1.Issuer
+	4,  // 82: certwright.orders.v1.OrdersService.DisableIssuer:output_type -> certwright.orders.v1.Issuer
+	40, // 83: certwright.orders.v1.OrdersService.ListIssuerPresets:output_type -> certwright.orders.v1.ListIssuerPresetsResponse
+	9,  // 84: certwright.orders.v1.OrdersService.GetAccount:output_type -> certwright.orders.v1.Account
+	9,  // 85: certwright.orders.v1.OrdersService.RotateAccountKey:output_type -> certwright.orders.v1.Account
+	9,  // 86: certwright.orders.v1.OrdersService.DeactivateAccount:output_type -> certwright.orders.v1.Account
+	9,  // 87: certwright.orders.v1.OrdersService.ActivateAccount:output_type -> certwright.orders.v1.Account
+	67, // [67:88] is the sub-list for method output_type
+	46, // [46:67] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_certwright_orders_v1_orders_proto_init() }
@@ -2821,7 +3591,7 @@ func file_certwright_orders_v1_orders_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_certwright_orders_v1_orders_proto_rawDesc), len(file_certwright_orders_v1_orders_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

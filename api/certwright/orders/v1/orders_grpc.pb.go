@@ -21,19 +21,27 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	OrdersService_ListOrders_FullMethodName      = "/certwright.orders.v1.OrdersService/ListOrders"
-	OrdersService_GetOrder_FullMethodName        = "/certwright.orders.v1.OrdersService/GetOrder"
-	OrdersService_RetryOrder_FullMethodName      = "/certwright.orders.v1.OrdersService/RetryOrder"
-	OrdersService_CancelOrder_FullMethodName     = "/certwright.orders.v1.OrdersService/CancelOrder"
-	OrdersService_CreateIssuer_FullMethodName    = "/certwright.orders.v1.OrdersService/CreateIssuer"
-	OrdersService_GetIssuer_FullMethodName       = "/certwright.orders.v1.OrdersService/GetIssuer"
-	OrdersService_ListIssuers_FullMethodName     = "/certwright.orders.v1.OrdersService/ListIssuers"
-	OrdersService_DeleteIssuer_FullMethodName    = "/certwright.orders.v1.OrdersService/DeleteIssuer"
-	OrdersService_TestIssuer_FullMethodName      = "/certwright.orders.v1.OrdersService/TestIssuer"
-	OrdersService_ListAccounts_FullMethodName    = "/certwright.orders.v1.OrdersService/ListAccounts"
-	OrdersService_GetRenewalInfo_FullMethodName  = "/certwright.orders.v1.OrdersService/GetRenewalInfo"
-	OrdersService_ListChanges_FullMethodName     = "/certwright.orders.v1.OrdersService/ListChanges"
-	OrdersService_GetIssuerBudget_FullMethodName = "/certwright.orders.v1.OrdersService/GetIssuerBudget"
+	OrdersService_ListOrders_FullMethodName        = "/certwright.orders.v1.OrdersService/ListOrders"
+	OrdersService_GetOrder_FullMethodName          = "/certwright.orders.v1.OrdersService/GetOrder"
+	OrdersService_RetryOrder_FullMethodName        = "/certwright.orders.v1.OrdersService/RetryOrder"
+	OrdersService_CancelOrder_FullMethodName       = "/certwright.orders.v1.OrdersService/CancelOrder"
+	OrdersService_CreateIssuer_FullMethodName      = "/certwright.orders.v1.OrdersService/CreateIssuer"
+	OrdersService_GetIssuer_FullMethodName         = "/certwright.orders.v1.OrdersService/GetIssuer"
+	OrdersService_ListIssuers_FullMethodName       = "/certwright.orders.v1.OrdersService/ListIssuers"
+	OrdersService_DeleteIssuer_FullMethodName      = "/certwright.orders.v1.OrdersService/DeleteIssuer"
+	OrdersService_TestIssuer_FullMethodName        = "/certwright.orders.v1.OrdersService/TestIssuer"
+	OrdersService_ListAccounts_FullMethodName      = "/certwright.orders.v1.OrdersService/ListAccounts"
+	OrdersService_GetRenewalInfo_FullMethodName    = "/certwright.orders.v1.OrdersService/GetRenewalInfo"
+	OrdersService_ListChanges_FullMethodName       = "/certwright.orders.v1.OrdersService/ListChanges"
+	OrdersService_GetIssuerBudget_FullMethodName   = "/certwright.orders.v1.OrdersService/GetIssuerBudget"
+	OrdersService_UpdateIssuer_FullMethodName      = "/certwright.orders.v1.OrdersService/UpdateIssuer"
+	OrdersService_EnableIssuer_FullMethodName      = "/certwright.orders.v1.OrdersService/EnableIssuer"
+	OrdersService_DisableIssuer_FullMethodName     = "/certwright.orders.v1.OrdersService/DisableIssuer"
+	OrdersService_ListIssuerPresets_FullMethodName = "/certwright.orders.v1.OrdersService/ListIssuerPresets"
+	OrdersService_GetAccount_FullMethodName        = "/certwright.orders.v1.OrdersService/GetAccount"
+	OrdersService_RotateAccountKey_FullMethodName  = "/certwright.orders.v1.OrdersService/RotateAccountKey"
+	OrdersService_DeactivateAccount_FullMethodName = "/certwright.orders.v1.OrdersService/DeactivateAccount"
+	OrdersService_ActivateAccount_FullMethodName   = "/certwright.orders.v1.OrdersService/ActivateAccount"
 )
 
 // OrdersServiceClient is the client API for OrdersService service.
@@ -60,6 +68,22 @@ type OrdersServiceClient interface {
 	ListChanges(ctx context.Context, in *ListChangesRequest, opts ...grpc.CallOption) (*ListChangesResponse, error)
 	// What is left of the CA's limits for the issuer's account, and when the next order may go.
 	GetIssuerBudget(ctx context.Context, in *GetIssuerBudgetRequest, opts ...grpc.CallOption) (*GetIssuerBudgetResponse, error)
+	// Changes what the mask names. The directory and the account's key algorithm stay: another CA is another issuer.
+	UpdateIssuer(ctx context.Context, in *UpdateIssuerRequest, opts ...grpc.CallOption) (*Issuer, error)
+	// Lets the issuer be used again.
+	EnableIssuer(ctx context.Context, in *EnableIssuerRequest, opts ...grpc.CallOption) (*Issuer, error)
+	// No order is opened at the issuer any more; those that the CA has already go on.
+	DisableIssuer(ctx context.Context, in *DisableIssuerRequest, opts ...grpc.CallOption) (*Issuer, error)
+	// CAs that are known by name.
+	ListIssuerPresets(ctx context.Context, in *ListIssuerPresetsRequest, opts ...grpc.CallOption) (*ListIssuerPresetsResponse, error)
+	// The account, with what the CA says of it now.
+	GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*Account, error)
+	// Gives the account a new key (RFC 8555 section 7.3.5). The answer has pending "rotate_key" until the CA has taken it.
+	RotateAccountKey(ctx context.Context, in *RotateAccountKeyRequest, opts ...grpc.CallOption) (*Account, error)
+	// Ends the account at the CA for good (RFC 8555 section 7.3.6). No other is registered until ActivateAccount.
+	DeactivateAccount(ctx context.Context, in *DeactivateAccountRequest, opts ...grpc.CallOption) (*Account, error)
+	// After a deactivation: the next order registers a new account, with a new key.
+	ActivateAccount(ctx context.Context, in *ActivateAccountRequest, opts ...grpc.CallOption) (*Account, error)
 }
 
 type ordersServiceClient struct {
@@ -200,6 +224,86 @@ func (c *ordersServiceClient) GetIssuerBudget(ctx context.Context, in *GetIssuer
 	return out, nil
 }
 
+func (c *ordersServiceClient) UpdateIssuer(ctx context.Context, in *UpdateIssuerRequest, opts ...grpc.CallOption) (*Issuer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Issuer)
+	err := c.cc.Invoke(ctx, OrdersService_UpdateIssuer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ordersServiceClient) EnableIssuer(ctx context.Context, in *EnableIssuerRequest, opts ...grpc.CallOption) (*Issuer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Issuer)
+	err := c.cc.Invoke(ctx, OrdersService_EnableIssuer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ordersServiceClient) DisableIssuer(ctx context.Context, in *DisableIssuerRequest, opts ...grpc.CallOption) (*Issuer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Issuer)
+	err := c.cc.Invoke(ctx, OrdersService_DisableIssuer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ordersServiceClient) ListIssuerPresets(ctx context.Context, in *ListIssuerPresetsRequest, opts ...grpc.CallOption) (*ListIssuerPresetsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListIssuerPresetsResponse)
+	err := c.cc.Invoke(ctx, OrdersService_ListIssuerPresets_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ordersServiceClient) GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*Account, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Account)
+	err := c.cc.Invoke(ctx, OrdersService_GetAccount_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ordersServiceClient) RotateAccountKey(ctx context.Context, in *RotateAccountKeyRequest, opts ...grpc.CallOption) (*Account, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Account)
+	err := c.cc.Invoke(ctx, OrdersService_RotateAccountKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ordersServiceClient) DeactivateAccount(ctx context.Context, in *DeactivateAccountRequest, opts ...grpc.CallOption) (*Account, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Account)
+	err := c.cc.Invoke(ctx, OrdersService_DeactivateAccount_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *ordersServiceClient) ActivateAccount(ctx context.Context, in *ActivateAccountRequest, opts ...grpc.CallOption) (*Account, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Account)
+	err := c.cc.Invoke(ctx, OrdersService_ActivateAccount_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // OrdersServiceServer is the server API for OrdersService service.
 // All implementations must embed UnimplementedOrdersServiceServer
 // for forward compatibility.
@@ -224,6 +328,22 @@ type OrdersServiceServer interface {
 	ListChanges(context.Context, *ListChangesRequest) (*ListChangesResponse, error)
 	// What is left of the CA's limits for the issuer's account, and when the next order may go.
 	GetIssuerBudget(context.Context, *GetIssuerBudgetRequest) (*GetIssuerBudgetResponse, error)
+	// Changes what the mask names. The directory and the account's key algorithm stay: another CA is another issuer.
+	UpdateIssuer(context.Context, *UpdateIssuerRequest) (*Issuer, error)
+	// Lets the issuer be used again.
+	EnableIssuer(context.Context, *EnableIssuerRequest) (*Issuer, error)
+	// No order is opened at the issuer any more; those that the CA has already go on.
+	DisableIssuer(context.Context, *DisableIssuerRequest) (*Issuer, error)
+	// CAs that are known by name.
+	ListIssuerPresets(context.Context, *ListIssuerPresetsRequest) (*ListIssuerPresetsResponse, error)
+	// The account, with what the CA says of it now.
+	GetAccount(context.Context, *GetAccountRequest) (*Account, error)
+	// Gives the account a new key (RFC 8555 section 7.3.5). The answer has pending "rotate_key" until the CA has taken it.
+	RotateAccountKey(context.Context, *RotateAccountKeyRequest) (*Account, error)
+	// Ends the account at the CA for good (RFC 8555 section 7.3.6). No other is registered until ActivateAccount.
+	DeactivateAccount(context.Context, *DeactivateAccountRequest) (*Account, error)
+	// After a deactivation: the next order registers a new account, with a new key.
+	ActivateAccount(context.Context, *ActivateAccountRequest) (*Account, error)
 	mustEmbedUnimplementedOrdersServiceServer()
 }
 
@@ -272,6 +392,30 @@ func (UnimplementedOrdersServiceServer) ListChanges(context.Context, *ListChange
 }
 func (UnimplementedOrdersServiceServer) GetIssuerBudget(context.Context, *GetIssuerBudgetRequest) (*GetIssuerBudgetResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetIssuerBudget not implemented")
+}
+func (UnimplementedOrdersServiceServer) UpdateIssuer(context.Context, *UpdateIssuerRequest) (*Issuer, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateIssuer not implemented")
+}
+func (UnimplementedOrdersServiceServer) EnableIssuer(context.Context, *EnableIssuerRequest) (*Issuer, error) {
+	return nil, status.Error(codes.Unimplemented, "method EnableIssuer not implemented")
+}
+func (UnimplementedOrdersServiceServer) DisableIssuer(context.Context, *DisableIssuerRequest) (*Issuer, error) {
+	return nil, status.Error(codes.Unimplemented, "method DisableIssuer not implemented")
+}
+func (UnimplementedOrdersServiceServer) ListIssuerPresets(context.Context, *ListIssuerPresetsRequest) (*ListIssuerPresetsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListIssuerPresets not implemented")
+}
+func (UnimplementedOrdersServiceServer) GetAccount(context.Context, *GetAccountRequest) (*Account, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAccount not implemented")
+}
+func (UnimplementedOrdersServiceServer) RotateAccountKey(context.Context, *RotateAccountKeyRequest) (*Account, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateAccountKey not implemented")
+}
+func (UnimplementedOrdersServiceServer) DeactivateAccount(context.Context, *DeactivateAccountRequest) (*Account, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeactivateAccount not implemented")
+}
+func (UnimplementedOrdersServiceServer) ActivateAccount(context.Context, *ActivateAccountRequest) (*Account, error) {
+	return nil, status.Error(codes.Unimplemented, "method ActivateAccount not implemented")
 }
 func (UnimplementedOrdersServiceServer) mustEmbedUnimplementedOrdersServiceServer() {}
 func (UnimplementedOrdersServiceServer) testEmbeddedByValue()                       {}
@@ -528,6 +672,150 @@ func _OrdersService_GetIssuerBudget_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OrdersService_UpdateIssuer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateIssuerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrdersServiceServer).UpdateIssuer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrdersService_UpdateIssuer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrdersServiceServer).UpdateIssuer(ctx, req.(*UpdateIssuerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrdersService_EnableIssuer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EnableIssuerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrdersServiceServer).EnableIssuer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrdersService_EnableIssuer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrdersServiceServer).EnableIssuer(ctx, req.(*EnableIssuerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrdersService_DisableIssuer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DisableIssuerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrdersServiceServer).DisableIssuer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrdersService_DisableIssuer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrdersServiceServer).DisableIssuer(ctx, req.(*DisableIssuerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrdersService_ListIssuerPresets_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListIssuerPresetsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrdersServiceServer).ListIssuerPresets(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrdersService_ListIssuerPresets_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrdersServiceServer).ListIssuerPresets(ctx, req.(*ListIssuerPresetsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrdersService_GetAccount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAccountRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrdersServiceServer).GetAccount(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrdersService_GetAccount_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrdersServiceServer).GetAccount(ctx, req.(*GetAccountRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrdersService_RotateAccountKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateAccountKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrdersServiceServer).RotateAccountKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrdersService_RotateAccountKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrdersServiceServer).RotateAccountKey(ctx, req.(*RotateAccountKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrdersService_DeactivateAccount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeactivateAccountRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrdersServiceServer).DeactivateAccount(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrdersService_DeactivateAccount_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrdersServiceServer).DeactivateAccount(ctx, req.(*DeactivateAccountRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OrdersService_ActivateAccount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ActivateAccountRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrdersServiceServer).ActivateAccount(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OrdersService_ActivateAccount_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrdersServiceServer).ActivateAccount(ctx, req.(*ActivateAccountRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // OrdersService_ServiceDesc is the grpc.ServiceDesc for OrdersService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -586,6 +874,38 @@ var OrdersService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetIssuerBudget",
 			Handler:    _OrdersService_GetIssuerBudget_Handler,
+		},
+		{
+			MethodName: "UpdateIssuer",
+			Handler:    _OrdersService_UpdateIssuer_Handler,
+		},
+		{
+			MethodName: "EnableIssuer",
+			Handler:    _OrdersService_EnableIssuer_Handler,
+		},
+		{
+			MethodName: "DisableIssuer",
+			Handler:    _OrdersService_DisableIssuer_Handler,
+		},
+		{
+			MethodName: "ListIssuerPresets",
+			Handler:    _OrdersService_ListIssuerPresets_Handler,
+		},
+		{
+			MethodName: "GetAccount",
+			Handler:    _OrdersService_GetAccount_Handler,
+		},
+		{
+			MethodName: "RotateAccountKey",
+			Handler:    _OrdersService_RotateAccountKey_Handler,
+		},
+		{
+			MethodName: "DeactivateAccount",
+			Handler:    _OrdersService_DeactivateAccount_Handler,
+		},
+		{
+			MethodName: "ActivateAccount",
+			Handler:    _OrdersService_ActivateAccount_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
