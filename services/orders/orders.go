@@ -54,6 +54,10 @@ func Run(ctx context.Context, p *service.Platform, cfg Config) error {
 		Name: "revocations", Coll: stores.Revocations, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.StepRevocation,
 		Concurrency: 8,
 	}).Run)
+	p.Go("account worker", worker.New(worker.Config[app.Account]{
+		Name: "accounts", Coll: stores.Accounts, Clock: p.Clock, Logger: p.Logger, Tracer: p.Tracer, Meter: p.Meter, Step: a.StepAccount,
+		Concurrency: 4,
+	}).Run)
 	p.Every("request sweep", time.Hour, stores.Requests.Sweep)
 	p.Every("budget sweep", time.Hour, a.SweepBudgets)
 	p.Every("budget report", time.Minute, a.ReportBudgets)

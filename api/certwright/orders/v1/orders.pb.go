@@ -2705,7 +2705,7 @@ type UpdateIssuerRequest struct {
 	Id     string  `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Issuer *Issuer `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	// Which of display_name, disabled, acme.contacts, acme.terms_agreed, acme.trust_roots_pem, acme.issued_roots_pem, acme.profile, acme.preferred_chain,
-	// acme.proxy_url, acme.external_account to change; empty: all that are set.
+	// acme.proxy_url, acme.external_account, acme.limits to change; empty: all that are set.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	Etag          string                 `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields

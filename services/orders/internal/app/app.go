@@ -24,26 +24,6 @@ import (
 	"github.com/certwright/certwright/shared/seal"
 )
 
-// AccountState is the state of an ACME account.
-type AccountState string
-
-// The states of an account.
-const (
-	AccountRegistering AccountState = "registering"
-	AccountValid       AccountState = "valid"
-)
-
-// Account is an ACME account. Its key is stored sealed before the CA hears of it, so that a crash never makes a second account.
-type Account struct {
-	IssuerID   string          `bson:"issuer_id"`
-	State      AccountState    `bson:"state"`
-	URL        string          `bson:"url"`
-	Contacts   []string        `bson:"contacts"`
-	Key        seal.Sealed     `bson:"key"` // PKCS#8
-	Thumbprint string          `bson:"thumbprint"`
-	Problem    *domain.Problem `bson:"problem"`
-}
-
 // Stores are the collections of the service.
 type Stores struct {
 	Orders      *outbox.Collection[domain.Order]
@@ -58,13 +38,18 @@ type Stores struct {
 type CA interface {
 	Directory(ctx context.Context, i domain.Issuer) (acme.Directory, error)
 	Register(ctx context.Context, a acme.Account) (url string, err error)
+	Account(ctx context.Context, a acme.Account) (acme.AccountState, error)
+	UpdateContacts(ctx context.Context, a acme.Account) error
+	RotateKey(ctx context.Context, a acme.Account, next crypto.Signer, askOnly bool) error
+	Deactivate(ctx context.Context, a acme.Account) error
 	NewOrder(ctx context.Context, a acme.Account, spec domain.Spec, profile, replaces string) (domain.CAOrder, error)
 	Order(ctx context.Context, a acme.Account, orderURL string) (domain.CAOrder, error)
 	Authorizations(ctx context.Context, a acme.Account, urls []string) ([]domain.Authorization, error)
 	Respond(ctx context.Context, a acme.Account, challengeURLs []string) error
 	Finalize(ctx context.Context, a acme.Account, orderURL, finalizeURL string, csr []byte) (domain.CAOrder, error)
-	Certificate(ctx context.Context, a acme.Account, certificateURL string) ([][]byte, error)
+	Chains(ctx context.Context, a acme.Account, certificateURL string, alternates bool) ([][][]byte, error)
 	Revoke(ctx context.Context, a acme.Account, der []byte, reason uint) (already bool, err error)
+	RevokeByKey(ctx context.Context, i domain.Issuer, key acme.RemoteKey, der []byte, reason uint) (already bool, err error)
 	RenewalInfo(ctx context.Context, i domain.Issuer, certID string) (acme.RenewalInfo, error)
 }
 
@@ -86,7 +71,7 @@ type App struct {
 	ledger      ledgerLocks
 	registering singleflight.Group
 	mu          sync.Mutex
-	signers     map[string]crypto.Signer // opened account keys, by account
+	signers     map[string]crypto.Signer // opened account keys, by thumbprint
 	issuers     map[string]cachedIssuer
 }
 
@@ -186,6 +171,13 @@ func (a *App) issuer(ctx context.Context, id string) (docstore.Doc[domain.Issuer
 	a.issuers[id] = cachedIssuer{doc: doc, read: now}
 	a.mu.Unlock()
 	return doc, nil
+}
+
+// edited makes an edit of an issuer show here at once.
+func (a *App) edited(id string) {
+	a.mu.Lock()
+	delete(a.issuers, id)
+	a.mu.Unlock()
 }
 
 // roots of an issuer's chains; nil when none are configured.

@@ -1,15 +1,8 @@
 package app
 
 import (
-	"cmp"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
-	"fmt"
-	"net/mail"
-	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +18,6 @@ import (
 	"github.com/certwright/certwright/shared/heal"
 	"github.com/certwright/certwright/shared/id"
 	"github.com/certwright/certwright/shared/listing"
-	"github.com/certwright/certwright/shared/outbox"
 )
 
 // AccountID is the account that an issuer's orders use.
@@ -131,105 +123,6 @@ func (a *App) CancelOrder(ctx context.Context, orderID string) (docstore.Doc[dom
 	})
 }
 
-var keyAlgorithms = []string{"ECDSA_P256", "ECDSA_P384", "RSA_2048", "RSA_3072", "RSA_4096"}
-
-// CreateIssuer stores an issuer. The CA is not asked; TestIssuer does that.
-func (a *App) CreateIssuer(ctx context.Context, r *ordersv1.CreateIssuerRequest) (docstore.Doc[domain.Issuer], error) {
-	in := r.GetIssuer()
-	p, err := authz.Require(ctx)
-	if err != nil {
-		return docstore.Doc[domain.Issuer]{}, err
-	}
-	if err := checkIssuer(in); err != nil {
-		return docstore.Doc[domain.Issuer]{}, err
-	}
-	team := cmp.Or(in.GetTeam(), authz.TeamOf(p))
-	if !authz.InTeam(p, team) {
-		return docstore.Doc[domain.Issuer]{}, errs.New(errs.Forbidden, "WRONG_TEAM", "team %q was given; you act for team %q", team, p.Team)
-	}
-	issID, err := a.Requests.ID(ctx, p.Subject, "CreateIssuer", r.GetRequestId(), "iss", in)
-	if err != nil {
-		return docstore.Doc[domain.Issuer]{}, err
-	}
-	x := in.GetAcme()
-	doc := docstore.Doc[domain.Issuer]{
-		Meta: docstore.Meta{ID: issID, Team: team},
-		Body: domain.Issuer{
-			DisplayName: in.GetDisplayName(), UniqueName: uniqueName(team, in.GetDisplayName()), Kind: "acme", DirectoryURL: x.GetDirectoryUrl(), TrustRootsPEM: x.GetTrustRootsPem(),
-			IssuedRootsPEM: x.GetIssuedRootsPem(), Contacts: x.GetContacts(), TermsAgreed: x.GetTermsAgreed(), AccountKeyAlgorithm: cmp.Or(x.GetAccountKeyAlgorithm(), "ECDSA_P256"), Profile: x.GetProfile(),
-			Limits: limits(x.GetLimits()),
-		},
-	}
-	err = a.Issuers.Insert(ctx, &doc)
-	if errs.KindOf(err) != errs.AlreadyExists {
-		return doc, err
-	}
-	if errs.ReasonOf(err) == "DUPLICATE_ID" {
-		return a.Issuers.Get(ctx, issID)
-	}
-	return doc, errs.New(errs.AlreadyExists, "ISSUER_EXISTS", "team %s has an issuer named %q already; choose another displayName", team, in.GetDisplayName())
-}
-
-func uniqueName(team, name string) string { return team + "/" + strings.ToLower(name) }
-
-func checkIssuer(in *ordersv1.Issuer) error {
-	e := errs.New(errs.Invalid, "BAD_ISSUER", "the issuer is not valid")
-	bad := func(field, format string, args ...any) { e = e.WithField(field, format, args...) }
-	if n := in.GetDisplayName(); n == "" || len(n) > 100 {
-		bad("issuer.displayName", "has %d characters; 1 to 100 are allowed", len(n))
-	}
-	if k := in.GetKind(); k != "" && k != "acme" {
-		bad("issuer.kind", "is %q; allowed is acme", k)
-	}
-	x := in.GetAcme()
-	if u, err := url.Parse(x.GetDirectoryUrl()); err != nil || u.Scheme != "https" || u.Host == "" {
-		bad("issuer.acme.directoryUrl", "is %q; it must be an https URL such as https://acme-v02.api.letsencrypt.org/directory (RFC 8555 section 6.1)", x.GetDirectoryUrl())
-	}
-	for _, f := range []struct{ name, value string }{{"trustRootsPem", x.GetTrustRootsPem()}, {"issuedRootsPem", x.GetIssuedRootsPem()}} {
-		if f.value == "" {
-			continue
-		}
-		if err := checkPEM(f.value); err != "" {
-			bad("issuer.acme."+f.name, "%s; give one or more PEM certificates", err)
-		}
-	}
-	for i, c := range x.GetContacts() {
-		if addr, err := mail.ParseAddress(c); err != nil || addr.Address != c {
-			bad(fmt.Sprintf("issuer.acme.contacts[%d]", i), "is %q; it must be a plain mail address without mailto:", c)
-		}
-	}
-	if alg := x.GetAccountKeyAlgorithm(); alg != "" && !slices.Contains(keyAlgorithms, alg) {
-		bad("issuer.acme.accountKeyAlgorithm", "is %q; allowed are %s", alg, strings.Join(keyAlgorithms, ", "))
-	}
-	checkLimits(x.GetLimits(), bad)
-	if len(e.Fields) > 0 {
-		return e
-	}
-	return nil
-}
-
-func checkPEM(text string) string {
-	rest := []byte(text)
-	n := 0
-	for {
-		var b *pem.Block
-		if b, rest = pem.Decode(rest); b == nil {
-			break
-		}
-		if b.Type != "CERTIFICATE" {
-			return "holds a PEM block of type " + b.Type
-		}
-		if _, err := x509.ParseCertificate(b.Bytes); err != nil {
-			return "holds a certificate that cannot be parsed: " + err.Error()
-		}
-		n++
-	}
-	if n == 0 {
-		return "holds no PEM certificate"
-	}
-	return ""
-}
-
 // GetIssuer returns an issuer by its id or its team's display name.
 func (a *App) GetIssuer(ctx context.Context, ref string) (docstore.Doc[domain.Issuer], error) {
 	d, err := a.findIssuer(ctx, ref)
@@ -277,49 +170,6 @@ func visibleTo(ctx context.Context) []docstore.Cond {
 		return []docstore.Cond{{Field: "team", Op: docstore.Eq, Value: authz.TeamOf(p)}}
 	}
 	return nil
-}
-
-// DeleteIssuer removes an issuer that no open order uses.
-func (a *App) DeleteIssuer(ctx context.Context, ref string) error {
-	d, err := a.GetIssuer(ctx, ref)
-	if err != nil {
-		return err
-	}
-	page, err := a.Orders.Find(ctx, docstore.Query{
-		Where:  []docstore.Cond{{Field: "open", Op: docstore.Eq, Value: true}},
-		Filter: []docstore.Cond{{Field: "issuer_id", Op: docstore.Eq, Value: d.ID}}, Limit: 1,
-	})
-	if err != nil {
-		return err
-	}
-	if len(page.Docs) > 0 {
-		return errs.New(errs.Precondition, "ISSUER_IN_USE", "the issuer %s has the open order %s; wait for it or cancel it first", d.Body.DisplayName, page.Docs[0].ID)
-	}
-	_, err = a.Issuers.Change(ctx, d.ID, func(doc *docstore.Doc[domain.Issuer]) ([]outbox.Fact, error) {
-		doc.Tombstone, doc.Body.Disabled, doc.Body.UniqueName = true, true, doc.ID
-		return nil, nil
-	})
-	return err
-}
-
-// TestIssuer reads the CA's directory and says what it supports. An unreachable CA is an answer, not an error.
-func (a *App) TestIssuer(ctx context.Context, ref string) (*ordersv1.TestIssuerResponse, error) {
-	d, err := a.GetIssuer(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	dir, err := a.CA.Directory(ctx, d.Body)
-	if f := failureOf(err); f != nil {
-		return &ordersv1.TestIssuerResponse{Problem: f.Problem.Message()}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(dir.Profiles)
-	return &ordersv1.TestIssuerResponse{
-		Reachable: true, Profiles: dir.Profiles, RenewalInfo: dir.RenewalInfo, ExternalAccountRequired: dir.ExternalAccountRequired,
-		TermsOfService: dir.TermsOfService, CaaIdentities: dir.CAAIdentities, Website: dir.Website, ClockSkewMs: dir.Skew.Milliseconds(),
-	}, nil
 }
 
 // ListAccounts returns a page of the caller's accounts.

@@ -159,7 +159,7 @@ func (a *App) RevocationRequested(ctx context.Context, m *certev.RevocationReque
 	doc := docstore.Doc[domain.Revocation]{
 		Meta: docstore.Meta{ID: id.Derive("rvk", v.GetVersionId()), Team: team, WorkAt: a.Clock.Now()},
 		Body: domain.Revocation{
-			RequestID: requestID, VersionID: v.GetVersionId(), CertificateID: m.GetCertificateId(), IssuerID: v.GetIssuerId(), AccountID: v.GetAccountId(),
+			RequestID: requestID, VersionID: v.GetVersionId(), CertificateID: m.GetCertificateId(), IssuerID: v.GetIssuerId(), AccountID: v.GetAccountId(), KeyID: v.GetKeyId(),
 			Reason: m.GetReason(), By: m.GetBy(), DER: m.GetCertificateDer(), State: domain.RevocationPending,
 		},
 	}
@@ -174,6 +174,7 @@ func (a *App) RevocationRequested(ctx context.Context, m *certev.RevocationReque
 	if found.Body.State == domain.RevocationFailed && found.Body.RequestID != requestID { // asked anew after a refusal
 		_, err = a.Revocations.Change(ctx, doc.ID, func(d *docstore.Doc[domain.Revocation]) ([]outbox.Fact, error) {
 			d.Body.State, d.Body.RequestID, d.Body.Reason, d.Body.Problem, d.Body.Retries = domain.RevocationPending, requestID, m.GetReason(), nil, 0
+			d.Body.KeyID, d.Body.ByKey = v.GetKeyId(), false
 			d.WorkAt = a.Clock.Now()
 			outbox.Forget(&d.Meta, func(string) bool { return true })
 			return nil, nil

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	ordersv1 "github.com/certwright/certwright/api/certwright/orders/v1"
 	"github.com/certwright/certwright/services/orders/internal/domain"
 )
@@ -13,6 +15,14 @@ func limits(in []*ordersv1.IssuerLimit) []domain.Limit {
 	out := make([]domain.Limit, len(in))
 	for i, l := range in {
 		out[i] = domain.Limit{Kind: domain.LimitKind(l.GetKind()), Capacity: l.GetCapacity(), Period: l.GetPeriod().AsDuration(), Exempt: l.GetExempt()}
+	}
+	return out
+}
+
+// LimitMessages are limits as they travel.
+func LimitMessages(in []domain.Limit) (out []*ordersv1.IssuerLimit) {
+	for _, l := range in {
+		out = append(out, &ordersv1.IssuerLimit{Kind: string(l.Kind), Capacity: l.Capacity, Period: durationpb.New(l.Period), Exempt: l.Exempt})
 	}
 	return out
 }

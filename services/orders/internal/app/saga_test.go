@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -94,10 +95,18 @@ type authority struct {
 	byURL     map[string]*caOrder
 	registers int
 	account   int // number of the account that is valid; it may forget it
-	serial    int64
-	forgets   bool                                          // it has every name proven anew
-	wrong     string                                        // what was done to it that never may be
-	refuses   func(spec domain.Spec, replaces string) error // newOrder; may be nil
+	contacts  []string
+	// accountKey is the thumbprint of the account's key.
+	accountKey string
+	keyChanges int
+	changed    func(err error) error // what becomes of the answer to a key change
+	ended      bool                  // the account is deactivated
+	foreign    bool                  // it takes revocations from another account only
+	byKey      int                   // revocations with the certificate's own key
+	serial     int64
+	forgets    bool                                          // it has every name proven anew
+	wrong      string                                        // what was done to it that never may be
+	refuses    func(spec domain.Spec, replaces string) error // newOrder; may be nil
 }
 
 type caOrder struct {
@@ -154,6 +163,12 @@ func refused(kind, detail string) error {
 }
 
 func (c *authority) known(a acme.Account) error {
+	if c.ended {
+		return refused("unauthorized", "the account is deactivated")
+	}
+	if c.accountKey != a.Thumbprint {
+		return refused("malformed", "the signature is not the account's")
+	}
 	if a.URL != fmt.Sprintf("https://ca/acct/%d", c.account) {
 		return &domain.Failure{Gone: true, AccountGone: true, Problem: domain.Problem{Reason: "ACCOUNT_UNKNOWN", Detail: "who?", Type: "urn:ietf:params:acme:error:accountDoesNotExist"}}
 	}
@@ -167,9 +182,13 @@ func (c *authority) Directory(context.Context, domain.Issuer) (acme.Directory, e
 func (c *authority) Register(ctx context.Context, a acme.Account) (u string, err error) {
 	err = c.call(ctx, func() error {
 		c.registers++
+		if c.ended && c.accountKey != a.Thumbprint {
+			c.ended, c.account = false, 0
+		}
 		if c.account == 0 {
 			c.account = c.registers
 		}
+		c.accountKey, c.contacts = a.Thumbprint, a.Issuer.Contacts
 		u = fmt.Sprintf("https://ca/acct/%d", c.account)
 		return nil
 	})
@@ -350,20 +369,86 @@ func (c *authority) Finalize(ctx context.Context, a acme.Account, u, finalizeURL
 	return out, err
 }
 
-func (c *authority) Certificate(ctx context.Context, a acme.Account, u string) (chain [][]byte, err error) {
+func (c *authority) Chains(ctx context.Context, a acme.Account, u string, _ bool) (chains [][][]byte, err error) {
 	err = c.call(ctx, func() error {
 		o, _, err := c.find(a, u)
 		if err != nil {
 			return err
 		}
-		chain = o.chain
+		chains = [][][]byte{o.chain}
 		return nil
 	})
-	return chain, err
+	return chains, err
 }
 
-func (c *authority) Revoke(ctx context.Context, _ acme.Account, _ []byte, _ uint) (already bool, err error) {
-	return false, c.call(ctx, func() error { return nil })
+func (c *authority) Revoke(ctx context.Context, a acme.Account, _ []byte, _ uint) (already bool, err error) {
+	return false, c.call(ctx, func() error {
+		if c.foreign {
+			return refused("unauthorized", "another account ordered it")
+		}
+		return c.known(a)
+	})
+}
+
+func (c *authority) RevokeByKey(ctx context.Context, _ domain.Issuer, key acme.RemoteKey, _ []byte, _ uint) (already bool, err error) {
+	if _, err := key(ctx, nil); err != nil {
+		return false, err
+	}
+	return false, c.call(ctx, func() error { c.byKey++; return nil })
+}
+
+func (c *authority) Account(ctx context.Context, a acme.Account) (out acme.AccountState, err error) {
+	err = c.call(ctx, func() error {
+		out = acme.AccountState{Status: "valid", Contacts: c.contacts}
+		return c.known(a)
+	})
+	return out, err
+}
+
+func (c *authority) UpdateContacts(ctx context.Context, a acme.Account) error {
+	return c.call(ctx, func() error {
+		if err := c.known(a); err != nil {
+			return err
+		}
+		c.contacts = a.Issuer.Contacts
+		return nil
+	})
+}
+
+func (c *authority) RotateKey(ctx context.Context, a acme.Account, next crypto.Signer, askOnly bool) error {
+	public, err := x509.MarshalPKIXPublicKey(next.Public())
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(public)
+	thumbprint, changed := hex.EncodeToString(sum[:]), false
+	var f *domain.Failure
+	if err := c.call(ctx, func() error { changed = c.accountKey == thumbprint; return nil }); errors.As(err, &f) {
+		f.Unknown, f.Problem.Retrying = true, true // as the port wants it
+		return err
+	}
+	if changed {
+		return nil
+	}
+	err = c.call(ctx, func() error {
+		if askOnly {
+			return refused("none", "not changed")
+		}
+		if err := c.known(a); err != nil {
+			return err
+		}
+		c.accountKey = thumbprint
+		c.keyChanges++
+		return nil
+	})
+	if c.changed != nil {
+		return c.changed(err)
+	}
+	return err
+}
+
+func (c *authority) Deactivate(ctx context.Context, _ acme.Account) error {
+	return c.call(ctx, func() error { c.ended = true; return nil })
 }
 
 func (c *authority) RenewalInfo(context.Context, domain.Issuer, string) (acme.RenewalInfo, error) {
@@ -398,6 +483,13 @@ func (k *custodian) EnsureCSR(_ context.Context, r *keysv1.EnsureCSRRequest, _ .
 	return &keysv1.EnsureCSRResponse{KeyId: "key_" + r.GetOrderId(), CsrDer: csr, SpkiSha256: hex.EncodeToString(sum[:])}, err
 }
 
+func (k *custodian) SignRevocation(_ context.Context, r *keysv1.SignRevocationRequest, _ ...grpc.CallOption) (*keysv1.SignRevocationResponse, error) {
+	if r.GetKeyId() != "key_ord_1" {
+		return nil, errs.New(errs.Precondition, "KEY_DESTROYED", "the key %s is destroyed", r.GetKeyId())
+	}
+	return &keysv1.SignRevocationResponse{Signature: []byte{1}, Algorithm: "ES256", Jwk: "{}"}, nil
+}
+
 // process is one life of the service.
 type process struct {
 	app    *app.App
@@ -410,25 +502,27 @@ type process struct {
 
 // universe is everything around the service, and its present life.
 type universe struct {
-	t       require.TestingT
-	clock   *clock.Fake
-	dice    *dice
-	faults  *trouble
-	memory  docstore.Store
-	bag     testkit.Recorder // the bus: what was published waits there to be delivered
-	ca      *authority
-	keys    *custodian
-	sealer  *seal.Sealer
-	now     *process
-	past    []*process
-	busy    atomic.Int64 // steps in hand
-	jumps   int64
-	heard   map[string]bool              // outcomes that inventory has
-	places  map[string]*chalev.Presented // challenges in place, by authorization
-	closed  map[string]bool
-	asked   []*certev.Requested
-	quiet   *slog.Logger
-	lastWas time.Time
+	t      require.TestingT
+	clock  *clock.Fake
+	dice   *dice
+	faults *trouble
+	memory docstore.Store
+	bag    testkit.Recorder // the bus: what was published waits there to be delivered
+	ca     *authority
+	keys   *custodian
+	sealer *seal.Sealer
+	now    *process
+	past   []*process
+	busy   atomic.Int64 // steps in hand
+	jumps  int64
+	// rotations is how often the account's key is still to be changed on the way.
+	rotations int
+	heard     map[string]bool              // outcomes that inventory has
+	places    map[string]*chalev.Presented // challenges in place, by authorization
+	closed    map[string]bool
+	asked     []*certev.Requested
+	quiet     *slog.Logger
+	lastWas   time.Time
 }
 
 func newUniverse(t testing.TB, rt require.TestingT, seed uint64, one int, budget int64) *universe {
@@ -490,7 +584,9 @@ func (u *universe) start() {
 	}})
 	rw := worker.New(worker.Config[domain.Revocation]{Name: "revocations", Coll: s.Revocations, Clock: u.clock, Logger: u.quiet, Step: p.app.StepRevocation})
 	p.wg.Go(func() { _ = w.Run(ctx) })
+	aw := worker.New(worker.Config[app.Account]{Name: "accounts", Coll: s.Accounts, Clock: u.clock, Logger: u.quiet, Step: p.app.StepAccount})
 	p.wg.Go(func() { _ = rw.Run(ctx) })
+	p.wg.Go(func() { _ = aw.Run(ctx) })
 	p.wg.Go(func() { _ = out.Run(ctx) })
 	u.now = p
 }
@@ -668,6 +764,12 @@ func (u *universe) run(crashes int) {
 		if i%50 == 49 {
 			u.again()
 		}
+		if u.rotations > 0 && u.dice.n(30) == 0 {
+			if _, err := u.now.app.RotateKey(context.Background(), app.AccountID(issuerID)); err == nil {
+				u.rotations--
+				u.jumps += int64(10 * len(u.asked)) // answers of challenges are void, and orders begin anew
+			}
+		}
 		if crashes > 0 && u.dice.n(40) == 0 {
 			crashes--
 			u.crash()
@@ -700,6 +802,7 @@ func TestEveryIntentEndsWithOneCertificateWhateverGoesWrong(t *testing.T) {
 			}
 			u.allow(allowed...)
 		}
+		u.rotations = rapid.IntRange(0, 2).Draw(rt, "key changes")
 		unwanted := map[string]bool{}
 		for n := range intents {
 			names := []string{fmt.Sprintf("a%d.example.org", n), fmt.Sprintf("b%d.example.org", n), fmt.Sprintf("c%d.example.org", n)}

@@ -48,6 +48,9 @@ func (a *App) StepOrder(ctx context.Context, doc docstore.Doc[domain.Order]) (re
 	if err != nil {
 		return a.gone(err, at.IssuerID)
 	}
+	if o.State == domain.Authorizing && at.AccountKey != "" && at.AccountKey != acc.Thumbprint {
+		return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) { return o.KeyChanged(a.Clock.Now()) }), nil
+	}
 	switch next.Step {
 	case domain.StepNewOrder:
 		return a.newOrder(ctx, o, acc, issuer, lease)
@@ -107,7 +110,7 @@ func (a *App) trouble(ctx context.Context, err error, acc acme.Account, attempt 
 	if f == nil || (f.Unknown && stopping(ctx)) || (ctx.Err() != nil && !errors.As(err, new(*domain.Failure))) {
 		return result{}, err
 	}
-	if err := a.forget(ctx, f, acc); err != nil {
+	if err := a.reconsider(ctx, f, acc); err != nil {
 		return result{}, err
 	}
 	apply := func(o *domain.Order) ([]domain.Fact, error) { return take(o, f, a.Clock.Now()) }
@@ -228,6 +231,7 @@ func (a *App) newOrder(ctx context.Context, o domain.Order, acc acme.Account, is
 		case ca.Status != "pending":
 			return o.Polled(ca, nil, lease, a.Clock.Now())
 		case zs != nil:
+			o.Attempt().AccountKey = acc.Thumbprint
 			return o.NeedAuthorizations(zs, lease, a.Clock.Now())
 		}
 		return nil, nil
@@ -241,7 +245,7 @@ func (a *App) notOrdered(ctx context.Context, err error, o *domain.Order, acc ac
 	if f == nil || (ctx.Err() != nil && f.Unknown) {
 		return result{}, err // the lease ends and the attempt counts as unknown
 	}
-	if err := a.forget(ctx, f, acc); err != nil {
+	if err := a.reconsider(ctx, f, acc); err != nil {
 		return result{}, err
 	}
 	if !f.Unknown {
@@ -285,6 +289,7 @@ func (a *App) authorizations(ctx context.Context, o domain.Order, acc acme.Accou
 		if o.State != domain.Queued {
 			return nil, nil
 		}
+		o.Attempt().AccountKey = acc.Thumbprint
 		return o.NeedAuthorizations(zs, lease, a.Clock.Now())
 	}), nil
 }
@@ -326,6 +331,11 @@ func (a *App) respond(ctx context.Context, o domain.Order, acc acme.Account, iss
 	}
 	if err := a.countFailures(ctx, at, zs, issuer); err != nil {
 		return result{}, err
+	}
+	if f != nil {
+		if err := a.reconsider(ctx, f, acc); err != nil {
+			return result{}, err
+		}
 	}
 	return a.thenIn(at.Number, func(o *domain.Order) ([]domain.Fact, error) {
 		o.Responded(numbers)
@@ -428,11 +438,15 @@ func (a *App) ending(
 	if ca.Status != "valid" || ca.CertificateURL == "" {
 		return a.thenIn(attempt, f), nil
 	}
-	var chain [][]byte
+	var chains [][][]byte
 	err := worker.Call(ctx, "acme.certificate", func(ctx context.Context) (err error) {
-		chain, err = a.CA.Certificate(ctx, acc, ca.CertificateURL)
+		chains, err = a.CA.Chains(ctx, acc, ca.CertificateURL, issuer.PreferredChain != "")
 		return err
 	})
+	chain, why := domain.ChooseChain(chains, issuer.PreferredChain)
+	if why != "" {
+		a.Logger.WarnContext(ctx, "the preferred chain is not to be had", "reason", "PreferredChainNotOffered", "issuer", issuer.DisplayName, "detail", why)
+	}
 	failure := failureOf(err)
 	return a.thenIn(attempt, func(o *domain.Order) ([]domain.Fact, error) {
 		facts, ferr := f(o)

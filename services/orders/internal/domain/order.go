@@ -129,6 +129,7 @@ type Attempt struct {
 	FinalizeURL    string          `bson:"finalize_url"`
 	CertificateURL string          `bson:"certificate_url"`
 	Replaces       string          `bson:"replaces"`
+	AccountKey     string          `bson:"account_key"` // thumbprint of the key that the answers of the challenges are made with; empty: not known
 	AuthzURLs      []string        `bson:"authz_urls"`
 	Authorizations []Authorization `bson:"authorizations"`
 	Problem        *Problem        `bson:"problem"`

@@ -365,6 +365,14 @@ func (o *Order) Void(p *Problem, now time.Time) ([]Fact, error) {
 	return facts, o.move(Queued)
 }
 
+// KeyChanged takes that the account has another key than the one with which the answers of the challenges were made: the CA would find them wrong.
+func (o *Order) KeyChanged(now time.Time) ([]Fact, error) {
+	if o.State != Authorizing {
+		return nil, nil
+	}
+	return o.Void(&Problem{Reason: "ACCOUNT_KEY_CHANGED", Detail: "the key of the ACME account was changed, and with it the answers of the challenges; they are asked for anew"}, now)
+}
+
 // silent gives an order up whose CA took finalize and has had no answer for too long, and else sees to it that the moment is not slept over. It is
 // asked only after the CA was.
 func (o *Order) silent(now time.Time) ([]Fact, error) {

@@ -3,18 +3,20 @@
 package acme
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +28,8 @@ import (
 
 	"github.com/certwright/certwright/services/orders/internal/domain"
 	"github.com/certwright/certwright/shared/clock"
+	"github.com/certwright/certwright/shared/errs"
+	"github.com/certwright/certwright/shared/secret"
 )
 
 // MaxSkew is how far a CA's clock may be off ours before nothing is ordered.
@@ -40,10 +44,12 @@ var errReplacesRefused = errors.New("the CA refused the replacement")
 
 // Account is who asks, and where.
 type Account struct {
-	ID     string
-	Issuer domain.Issuer
-	URL    string        // kid; empty before registration
-	Key    crypto.Signer // RSA or ECDSA P-256/P-384
+	ID         string
+	Issuer     domain.Issuer
+	URL        string        // kid; empty before registration
+	Key        crypto.Signer // RSA or ECDSA P-256/P-384
+	Thumbprint string        // tells one key of the account from the next
+	EABKey     secret.Value  // of Issuer.EABKeyID; set for Register alone
 }
 
 // Client speaks with any number of CAs. It is safe for concurrent use.
@@ -52,8 +58,8 @@ type Client struct {
 	userAgent string
 
 	mu   sync.Mutex
-	cas  map[string]*ca        // by directory URL and roots
-	idle map[string][]*session // by account
+	cas  map[string]*ca        // by how the CA is reached
+	idle map[string][]*session // by account, its key, and how the CA is reached
 }
 
 // New makes a client.
@@ -62,18 +68,42 @@ func New(clk clock.Clock, userAgent string) *Client {
 }
 
 func (c *Client) ca(i domain.Issuer) (*ca, error) {
-	key := i.DirectoryURL + "\x00" + i.TrustRootsPEM
+	key := route(i)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if found, ok := c.cas[key]; ok {
 		return found, nil
 	}
-	made, err := newCA(i.DirectoryURL, i.TrustRootsPEM, c.clock)
+	made, err := newCA(i, c.clock)
 	if err != nil {
 		return nil, &domain.Failure{Problem: domain.Problem{Reason: "CA_UNTRUSTED", Detail: err.Error()}}
 	}
 	c.cas[key] = made
 	return made, nil
+}
+
+// route is the same for issuers whose CA is reached in the same way.
+func route(i domain.Issuer) string {
+	return i.DirectoryURL + "\x00" + i.TrustRootsPEM + "\x00" + i.ProxyURL
+}
+
+// once lends a session that is not kept to f. Its requests carry the key itself instead of an account's URL; without a key it signs nothing.
+func (c *Client) once(ctx context.Context, i domain.Issuer, key crypto.Signer, f func(s *session) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	authority, err := c.ca(i)
+	if err != nil {
+		return err
+	}
+	s, err := newSession(ctx, authority, c.userAgent, "", key)
+	if err != nil {
+		return c.classify(err, nil, i)
+	}
+	s.begin(ctx)
+	if err := f(s); err != nil {
+		return c.classify(err, s, i)
+	}
+	return nil
 }
 
 // with lends a session to f, one call at a time.
@@ -84,7 +114,7 @@ func (c *Client) with(ctx context.Context, a Account, f func(s *session) error) 
 	if err != nil {
 		return err
 	}
-	key := a.ID + "\x00" + a.URL + "\x00" + a.Issuer.DirectoryURL + "\x00" + a.Issuer.TrustRootsPEM
+	key := a.ID + "\x00" + a.URL + "\x00" + a.Thumbprint + "\x00" + route(a.Issuer)
 	var s *session
 	c.mu.Lock()
 	if n := len(c.idle[key]); n > 0 {
@@ -113,59 +143,35 @@ func (c *Client) with(ctx context.Context, a Account, f func(s *session) error) 
 
 // Directory is what a CA says of itself.
 type Directory struct {
-	Profiles                []string
-	RenewalInfo             bool
-	ExternalAccountRequired bool
-	TermsOfService          string
-	CAAIdentities           []string
-	Website                 string
-	Skew                    time.Duration
+	domain.Meta
+	RenewalInfo   bool
+	CAAIdentities []string
+	Website       string
+	Skew          time.Duration
 }
 
 // Directory reads the CA's directory afresh.
-func (c *Client) Directory(ctx context.Context, i domain.Issuer) (Directory, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
+func (c *Client) Directory(ctx context.Context, i domain.Issuer) (out Directory, err error) {
 	authority, err := c.ca(i)
 	if err != nil {
-		return Directory{}, err
+		return out, err
 	}
 	authority.forget()
-	s, err := newSession(ctx, authority, c.userAgent, "", nil)
-	if err != nil {
-		return Directory{}, c.classify(err, nil, i)
-	}
-	d := s.core.GetDirectory()
-	out := Directory{
-		RenewalInfo: d.RenewalInfo != "", ExternalAccountRequired: d.Meta.ExternalAccountRequired, TermsOfService: d.Meta.TermsOfService,
-		CAAIdentities: d.Meta.CaaIdentities, Website: d.Meta.Website, Skew: authority.clockSkew(),
-	}
-	for p := range d.Meta.Profiles {
-		out.Profiles = append(out.Profiles, p)
-	}
-	return out, nil
+	err = c.once(ctx, i, nil, func(s *session) error {
+		d := s.core.GetDirectory()
+		out = Directory{
+			Meta: meta(s), RenewalInfo: d.RenewalInfo != "", CAAIdentities: d.Meta.CaaIdentities, Website: d.Meta.Website, Skew: authority.clockSkew(),
+		}
+		return nil
+	})
+	return out, err
 }
 
-// Register makes the account of the key, or finds it when the CA has it already (RFC 8555 section 7.3). It returns the account URL.
-func (c *Client) Register(ctx context.Context, a Account) (accountURL string, err error) {
-	err = c.with(ctx, a, func(s *session) error {
-		meta := s.core.GetDirectory().Meta
-		if meta.TermsOfService != "" && !a.Issuer.TermsAgreed {
-			return &domain.Failure{Problem: domain.Problem{Reason: "TERMS_NOT_AGREED", Detail: fmt.Sprintf(
-				"the CA's terms of service at %s were not agreed to; read them and set acme.termsAgreed on the issuer", meta.TermsOfService)}}
-		}
-		if meta.ExternalAccountRequired {
-			return &domain.Failure{Problem: domain.Problem{Reason: "EXTERNAL_ACCOUNT_REQUIRED", Detail: "the CA takes only accounts with an external account binding"}}
-		}
-		req := lego.Account{TermsOfServiceAgreed: a.Issuer.TermsAgreed, Contact: []string{}}
-		for _, mail := range a.Issuer.Contacts {
-			req.Contact = append(req.Contact, "mailto:"+mail)
-		}
-		acc, err := s.core.Accounts.New(req)
-		accountURL = acc.Location
-		return err
-	})
-	return accountURL, err
+func meta(s *session) domain.Meta {
+	m := s.core.GetDirectory().Meta
+	return domain.Meta{
+		Profiles: slices.Sorted(maps.Keys(m.Profiles)), TermsOfService: m.TermsOfService, ExternalAccountRequired: m.ExternalAccountRequired,
+	}
 }
 
 // NewOrder asks for an order. replaces is an ARI certificate id, or empty.
@@ -175,6 +181,14 @@ func (c *Client) NewOrder(ctx context.Context, a Account, spec domain.Spec, prof
 			return &domain.Failure{Problem: domain.Problem{Reason: "CLOCK_SKEW", Retrying: true, Detail: fmt.Sprintf(
 				"the clock of this machine is %s off the CA's; nothing is ordered while it is more than %s off. Set the clock, for instance by NTP", skew.Round(time.Second), MaxSkew)},
 				RetryAfter: time.Minute}
+		}
+		if p := domain.UnknownProfile(profile, meta(s)); p != nil {
+			// A session's directory may be old, and so would be a refusal.
+			if d, err := c.Directory(ctx, a.Issuer); err != nil {
+				return err
+			} else if p = domain.UnknownProfile(profile, d.Meta); p != nil {
+				return &domain.Failure{Problem: *p}
+			}
 		}
 		o, err := s.core.Orders.NewWithOptions(spec.Names, &api.OrderOptions{NotAfter: spec.NotAfter, Profile: profile, ReplacesCertID: replaces})
 		if err != nil {
@@ -255,33 +269,45 @@ func (c *Client) Respond(ctx context.Context, a Account, challengeURLs []string)
 	return worst
 }
 
-// Certificate downloads the chain, leaf first, each DER.
-func (c *Client) Certificate(ctx context.Context, a Account, certificateURL string) (chain [][]byte, err error) {
+// Chains downloads the chain of a certificate, leaf first, each DER. With alternates it brings all that the CA offers (RFC 8555 section 7.4.2), the
+// default first.
+func (c *Client) Chains(ctx context.Context, a Account, certificateURL string, alternates bool) (chains [][][]byte, err error) {
 	err = c.with(ctx, a, func(s *session) error {
-		raw, _, err := s.core.Certificates.Get(certificateURL, true)
+		if !alternates {
+			raw, _, err := s.core.Certificates.Get(certificateURL, true)
+			chains = [][][]byte{blocks(raw)}
+			return err
+		}
+		all, err := s.core.Certificates.GetAll(certificateURL, true)
 		if err != nil {
 			return err
 		}
-		for rest := raw; ; {
-			var block *pem.Block
-			if block, rest = pem.Decode(rest); block == nil {
-				return nil
+		chains = [][][]byte{blocks(all[certificateURL].Cert)}
+		for _, u := range slices.Sorted(maps.Keys(all)) {
+			if u != certificateURL {
+				chains = append(chains, blocks(all[u].Cert))
 			}
-			chain = append(chain, block.Bytes)
 		}
+		return nil
 	})
-	return chain, err
+	return chains, err
+}
+
+// blocks returns the DER of each PEM block.
+func blocks(raw []byte) (chain [][]byte) {
+	for {
+		var block *pem.Block
+		if block, raw = pem.Decode(raw); block == nil {
+			return chain
+		}
+		chain = append(chain, block.Bytes)
+	}
 }
 
 // Revoke revokes a certificate with the account's key (RFC 8555 section 7.6). already is true when the CA had revoked it before.
 func (c *Client) Revoke(ctx context.Context, a Account, der []byte, reason uint) (already bool, err error) {
 	err = c.with(ctx, a, func(s *session) error {
-		err := s.core.Certificates.Revoke(lego.RevokeCertMessage{Certificate: base64.RawURLEncoding.EncodeToString(der), Reason: &reason})
-		var p *lego.ProblemDetails
-		if errors.As(err, &p) && p.Type == ns+"alreadyRevoked" {
-			already = true
-			return nil
-		}
+		already, err = revoked(s.core.Certificates.Revoke(revocation(der, reason)))
 		return err
 	})
 	return already, err
@@ -428,6 +454,9 @@ func (c *Client) classify(err error, s *session, i domain.Issuer) error {
 	if errors.As(err, &known) {
 		return known
 	}
+	if errs.As(err) != nil { // of a sibling
+		return err
+	}
 	f := &domain.Failure{}
 	if s != nil {
 		f.RetryAfter = s.retryAfter()
@@ -473,6 +502,8 @@ func (c *Client) classify(err error, s *session, i domain.Issuer) error {
 		return trouble("CA_UNTRUSTED", "the server certificate of the CA at %s is not trusted (%v); give its root in acme.trustRootsPem of the issuer if it is a private CA", i.DirectoryURL, err)
 	case errors.As(err, &dns):
 		return trouble("CA_UNREACHABLE", "the CA's host %s cannot be resolved (%s); check acme.directoryUrl of the issuer and this machine's DNS", dns.Name, dns.Err)
+	case errors.As(err, &op) && op.Op == "proxyconnect":
+		return trouble("CA_UNREACHABLE", "the proxy %s to the CA at %s cannot be used (%v); check acme.proxyUrl of the issuer", cmp.Or(i.ProxyURL, "of the environment"), i.DirectoryURL, op.Err)
 	case errors.As(err, &op) && op.Op == "dial":
 		return trouble("CA_UNREACHABLE", "the CA at %s cannot be reached (%v); check acme.directoryUrl of the issuer, proxies and firewalls", i.DirectoryURL, err)
 	case strings.HasPrefix(err.Error(), "order identifiers have been modified"):

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	jose "github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 
@@ -25,6 +26,8 @@ import (
 )
 
 var t0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+var algorithms = []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.RS256, jose.HS256}
 
 // server is an HTTPS server that speaks as much ACME as a test needs: handlers by path get the payload of the JWS.
 type server struct {
@@ -36,11 +39,14 @@ type server struct {
 	handle map[string]func(w http.ResponseWriter, payload []byte)
 	calls  map[string]int
 	last   map[string][]byte
+	jws    map[string]*jose.JSONWebSignature
+	meta   map[string]any // of the directory
 }
 
 func serve(t *testing.T) (*server, *Client, Account) {
 	t.Helper()
-	s := &server{t: t, clock: clock.NewFake(t0), handle: map[string]func(http.ResponseWriter, []byte){}, calls: map[string]int{}, last: map[string][]byte{}}
+	s := &server{t: t, clock: clock.NewFake(t0), handle: map[string]func(http.ResponseWriter, []byte){}, calls: map[string]int{}, last: map[string][]byte{}, jws: map[string]*jose.JSONWebSignature{},
+		meta: map[string]any{"termsOfService": "https://ca/terms", "profiles": map[string]string{"shortlived": "x"}}}
 	s.Server = httptest.NewTLSServer(http.HandlerFunc(s.serve))
 	t.Cleanup(s.Close)
 	roots := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
@@ -70,6 +76,9 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.calls[r.URL.Path]++
 	s.last[r.URL.Path] = payload
+	if signed, err := jose.ParseSigned(string(body), algorithms); err == nil {
+		s.jws[r.URL.Path] = signed
+	}
 	f := s.handle[r.URL.Path]
 	s.mu.Unlock()
 	w.Header().Set("Replay-Nonce", "nonce")
@@ -82,7 +91,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/dir":
 		_ = json.NewEncoder(w).Encode(map[string]any{
 			"newNonce": s.URL + "/nonce", "newAccount": s.URL + "/new-account", "newOrder": s.URL + "/new-order", "revokeCert": s.URL + "/revoke",
-			"renewalInfo": s.URL + "/ari", "meta": map[string]any{"termsOfService": "https://ca/terms", "profiles": map[string]string{"shortlived": "x"}},
+			"renewalInfo": s.URL + "/ari", "keyChange": s.URL + "/key-change", "meta": s.meta,
 		})
 	case r.URL.Path != "/nonce":
 		http.NotFound(w, r)
@@ -366,11 +375,18 @@ func TestAChainIsReadToItsEnd(t *testing.T) {
 	s, c, acc := serve(t)
 	block := func(b ...byte) string { return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: b})) }
 	s.on("/cert", answers(200, block(1)+block(2)+block(3)))
-	chain, err := c.Certificate(t.Context(), acc, s.URL+"/cert")
+	chains, err := c.Chains(t.Context(), acc, s.URL+"/cert", false)
 	require.NoError(t, err)
-	require.Equal(t, [][]byte{{1}, {2}, {3}}, chain)
+	require.Equal(t, [][][]byte{{{1}, {2}, {3}}}, chains)
+
+	s.on("/cert", answers(200, block(1)+block(2), "Link", "<"+s.URL+"/cert/1>;rel=\"alternate\""))
+	s.on("/cert/1", answers(200, block(1)+block(9)))
+	chains, err = c.Chains(t.Context(), acc, s.URL+"/cert", true)
+	require.NoError(t, err)
+	require.Equal(t, [][][]byte{{{1}, {2}}, {{1}, {9}}}, chains, "the CA's default is the first")
+
 	s.on("/cert", answers(200, string(make([]byte, maxAnswer+1))))
-	_, err = c.Certificate(t.Context(), acc, s.URL+"/cert")
+	_, err = c.Chains(t.Context(), acc, s.URL+"/cert", false)
 	require.Error(t, err, "an answer without end is not read to its end")
 	require.False(t, errors.Is(err, io.EOF))
 }

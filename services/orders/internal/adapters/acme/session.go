@@ -10,6 +10,7 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -39,19 +40,26 @@ type ca struct {
 	skew      time.Duration // the CA's clock minus ours, at the last answer
 }
 
-func newCA(directoryURL, rootsPEM string, clk clock.Clock) (*ca, error) {
+func newCA(i domain.Issuer, clk clock.Clock) (*ca, error) {
 	t := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: 10 * time.Second,
 		ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 	}
-	if rootsPEM != "" {
+	if i.ProxyURL != "" {
+		proxy, err := url.Parse(i.ProxyURL)
+		if err != nil {
+			return nil, errs.New(errs.Invalid, "BAD_ISSUER", "the issuer's proxy is no URL")
+		}
+		t.Proxy = http.ProxyURL(proxy)
+	}
+	if i.TrustRootsPEM != "" {
 		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM([]byte(rootsPEM)) {
+		if !pool.AppendCertsFromPEM([]byte(i.TrustRootsPEM)) {
 			return nil, errs.New(errs.Invalid, "BAD_TRUST_ROOTS", "the issuer's trust roots hold no PEM certificate")
 		}
 		t.TLSClientConfig.RootCAs = pool
 	}
-	return &ca{base: t, url: directoryURL, clock: clk}, nil
+	return &ca{base: t, url: i.DirectoryURL, clock: clk}, nil
 }
 
 // session is one lego Core used by one call at a time. It is the RoundTripper below lego: it brings the call's context, which parts of lego
@@ -62,6 +70,8 @@ type session struct {
 	core *api.Core
 	made time.Time
 
+	userAgent string
+
 	ctx         context.Context //nolint:containedctx // set for one call; lego's API has no context
 	header      http.Header
 	newOrderURL string
@@ -70,7 +80,7 @@ type session struct {
 
 func newSession(ctx context.Context, c *ca, userAgent, kid string, key crypto.PrivateKey) (*session, error) {
 	quietLego()
-	s := &session{ca: c, ctx: ctx, made: c.clock.Now()}
+	s := &session{ca: c, ctx: ctx, made: c.clock.Now(), userAgent: userAgent}
 	core, err := api.New(&http.Client{Transport: s}, userAgent, c.url, kid, key)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	ordersv1 "github.com/certwright/certwright/api/certwright/orders/v1"
+	"github.com/certwright/certwright/services/orders/internal/app"
 	"github.com/certwright/certwright/services/orders/internal/domain"
 	"github.com/certwright/certwright/shared/rpc"
 )
@@ -16,7 +17,7 @@ func (s *Server) GetIssuerBudget(ctx context.Context, r *ordersv1.GetIssuerBudge
 	if err != nil {
 		return nil, err
 	}
-	out := &ordersv1.GetIssuerBudgetResponse{NextPageToken: found.Next, Limits: limits(found.Limits)}
+	out := &ordersv1.GetIssuerBudgetResponse{NextPageToken: found.Next, Limits: app.LimitMessages(found.Limits)}
 	for _, b := range found.Budgets {
 		m := &ordersv1.IssuerBudget{
 			Kind: string(b.Kind), Scope: b.Scope, Capacity: b.Limit.Capacity, Period: durationpb.New(b.Limit.Period), Left: b.Left(b.Limit, b.Now),
@@ -34,11 +35,4 @@ func (s *Server) GetIssuerBudget(ctx context.Context, r *ordersv1.GetIssuerBudge
 		out.Budgets = append(out.Budgets, m)
 	}
 	return out, nil
-}
-
-func limits(in []domain.Limit) (out []*ordersv1.IssuerLimit) {
-	for _, l := range in {
-		out = append(out, &ordersv1.IssuerLimit{Kind: string(l.Kind), Capacity: l.Capacity, Period: durationpb.New(l.Period), Exempt: l.Exempt})
-	}
-	return out
 }

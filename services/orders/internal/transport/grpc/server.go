@@ -9,6 +9,7 @@ import (
 	ordersv1 "github.com/certwright/certwright/api/certwright/orders/v1"
 	"github.com/certwright/certwright/services/orders/internal/app"
 	"github.com/certwright/certwright/services/orders/internal/domain"
+	"github.com/certwright/certwright/shared/clock"
 	"github.com/certwright/certwright/shared/docstore"
 	"github.com/certwright/certwright/shared/listing"
 	"github.com/certwright/certwright/shared/rpc"
@@ -84,6 +85,69 @@ func (s *Server) DeleteIssuer(ctx context.Context, r *ordersv1.DeleteIssuerReque
 	return &ordersv1.DeleteIssuerResponse{}, s.App.DeleteIssuer(ctx, r.GetId())
 }
 
+// UpdateIssuer implements the RPC.
+func (s *Server) UpdateIssuer(ctx context.Context, r *ordersv1.UpdateIssuerRequest) (*ordersv1.Issuer, error) {
+	return one(issuer)(s.App.UpdateIssuer(ctx, r))
+}
+
+// EnableIssuer implements the RPC.
+func (s *Server) EnableIssuer(ctx context.Context, r *ordersv1.EnableIssuerRequest) (*ordersv1.Issuer, error) {
+	return one(issuer)(s.App.SetIssuerDisabled(ctx, r.GetId(), false))
+}
+
+// DisableIssuer implements the RPC.
+func (s *Server) DisableIssuer(ctx context.Context, r *ordersv1.DisableIssuerRequest) (*ordersv1.Issuer, error) {
+	return one(issuer)(s.App.SetIssuerDisabled(ctx, r.GetId(), true))
+}
+
+// ListIssuerPresets implements the RPC.
+func (s *Server) ListIssuerPresets(context.Context, *ordersv1.ListIssuerPresetsRequest) (*ordersv1.ListIssuerPresetsResponse, error) {
+	out := &ordersv1.ListIssuerPresetsResponse{}
+	for _, p := range domain.Presets() {
+		out.Presets = append(out.Presets, &ordersv1.IssuerPreset{
+			Name: p.Name, DisplayName: p.DisplayName, DirectoryUrl: p.DirectoryURL, ExternalAccountRequired: p.ExternalAccountRequired, Staging: p.Staging,
+			DocumentationUrl: p.DocumentationURL, Note: p.Note,
+		})
+	}
+	return out, nil
+}
+
+// GetAccount implements the RPC.
+func (s *Server) GetAccount(ctx context.Context, r *ordersv1.GetAccountRequest) (*ordersv1.Account, error) {
+	seen, err := s.App.GetAccount(ctx, r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	m := account(seen.Doc)
+	m.CaStatus, m.CaContacts, m.CaProblem = seen.CA.Status, seen.CA.Contacts, seen.Problem.Message()
+	return m, nil
+}
+
+// RotateAccountKey implements the RPC.
+func (s *Server) RotateAccountKey(ctx context.Context, r *ordersv1.RotateAccountKeyRequest) (*ordersv1.Account, error) {
+	return one(account)(s.App.RotateKey(ctx, r.GetId()))
+}
+
+// DeactivateAccount implements the RPC.
+func (s *Server) DeactivateAccount(ctx context.Context, r *ordersv1.DeactivateAccountRequest) (*ordersv1.Account, error) {
+	return one(account)(s.App.DeactivateAccount(ctx, r.GetId()))
+}
+
+// ActivateAccount implements the RPC.
+func (s *Server) ActivateAccount(ctx context.Context, r *ordersv1.ActivateAccountRequest) (*ordersv1.Account, error) {
+	return one(account)(s.App.ActivateAccount(ctx, r.GetId()))
+}
+
+// one encodes the document that a use case answers.
+func one[T, M any](encode func(docstore.Doc[T]) *M) func(docstore.Doc[T], error) (*M, error) {
+	return func(d docstore.Doc[T], err error) (*M, error) {
+		if err != nil {
+			return nil, err
+		}
+		return encode(d), nil
+	}
+}
+
 // TestIssuer implements the RPC.
 func (s *Server) TestIssuer(ctx context.Context, r *ordersv1.TestIssuerRequest) (*ordersv1.TestIssuerResponse, error) {
 	return s.App.TestIssuer(ctx, r.GetId())
@@ -149,20 +213,29 @@ func order(d docstore.Doc[domain.Order]) *ordersv1.Order {
 }
 
 func issuer(d docstore.Doc[domain.Issuer]) *ordersv1.Issuer {
-	i := d.Body
-	return &ordersv1.Issuer{
-		Id: d.ID, DisplayName: i.DisplayName, Team: d.Team, Kind: i.Kind, Disabled: i.Disabled, CreateTime: timestamppb.New(d.CreatedAt),
-		Acme: &ordersv1.AcmeIssuer{
-			DirectoryUrl: i.DirectoryURL, TrustRootsPem: i.TrustRootsPEM, IssuedRootsPem: i.IssuedRootsPEM, Contacts: i.Contacts,
-			TermsAgreed: i.TermsAgreed, AccountKeyAlgorithm: i.AccountKeyAlgorithm, Profile: i.Profile, Limits: limits(i.Limits),
-		},
-		AccountId: app.AccountID(d.ID),
-	}
+	m := app.IssuerMessage(d.Body)
+	m.Id, m.Team, m.AccountId, m.Etag = d.ID, d.Team, app.AccountID(d.ID), app.IssuerEtag(d)
+	m.CreateTime, m.UpdateTime = timestamppb.New(d.CreatedAt), timestamppb.New(d.ChangedAt)
+	return m
 }
 
 func account(d docstore.Doc[app.Account]) *ordersv1.Account {
+	x := d.Body
 	return &ordersv1.Account{
-		Id: d.ID, IssuerId: d.Body.IssuerID, Url: d.Body.URL, Contacts: d.Body.Contacts, State: string(d.Body.State), KeyThumbprint: d.Body.Thumbprint,
-		Problem: d.Body.Problem.Message(), CreateTime: timestamppb.New(d.CreatedAt), Team: d.Team,
+		Id: d.ID, IssuerId: x.IssuerID, Url: x.URL, Contacts: x.Contacts, State: string(x.State), KeyThumbprint: x.Thumbprint, KeyTime: rpc.Stamp(x.KeyAt),
+		Problem: x.Problem.Message(), CreateTime: timestamppb.New(d.CreatedAt), Team: d.Team, Pending: pending(d),
 	}
+}
+
+// pending is what the CA has yet to be told of an account.
+func pending(d docstore.Doc[app.Account]) string {
+	switch {
+	case d.Body.State == app.AccountDeactivating:
+		return "deactivate"
+	case d.Body.NextThumbprint != "":
+		return "rotate_key"
+	case d.Body.State == app.AccountValid && d.WorkAt.Before(clock.Never):
+		return "update_contacts"
+	}
+	return ""
 }
