@@ -18,6 +18,9 @@ func (a *app) issuers() *cobra.Command {
 		about(a, read, "get ID|NAME", "Show an issuer", "", nil, a.showIssuer),
 		about(a, k, "test ID|NAME", "Read the CA's directory and say what it supports", ":test", &ordersv1.TestIssuerRequest{}, a.showIssuerTest),
 		a.issuerBudget(k.complete),
+		a.updateIssuer(k), a.presets(),
+		about(a, k, "enable ID|NAME", "Use an issuer again", ":enable", &ordersv1.EnableIssuerRequest{}, a.showIssuer),
+		about(a, k, "disable ID|NAME", "Order nothing more from an issuer", ":disable", &ordersv1.DisableIssuerRequest{}, a.showIssuer),
 		a.deleting(k, "delete ID|NAME", "Delete an issuer without open orders", "issuer", &ordersv1.DeleteIssuerResponse{}, nil),
 	)
 }
@@ -38,7 +41,7 @@ func (a *app) showIssuerTest(r *ordersv1.TestIssuerResponse) error {
 		{"website", r.GetWebsite()},
 		{"its clock minus ours", skew},
 	})
-	if err != nil || r.GetReachable() {
+	if err != nil || (r.GetReachable() && r.GetProblem() == nil) {
 		return err
 	}
 	return failedTest("the CA cannot be used", r.GetProblem())
@@ -57,65 +60,44 @@ func (a *app) showIssuer(i *ordersv1.Issuer) error {
 		{"account", i.GetAccountId()},
 		{"account key", acme.GetAccountKeyAlgorithm()},
 		{"profile", acme.GetProfile()},
+		{"preferred chain", acme.GetPreferredChain()},
+		{"proxy", acme.GetProxyUrl()},
+		{"external account", acme.GetExternalAccount().GetKeyId()},
 		{"own trust roots", yes(acme.GetTrustRootsPem() != "")},
 		{"issued roots", yes(acme.GetIssuedRootsPem() != "")},
 		{"disabled", yes(i.GetDisabled())},
 		{"created", stamp(i.GetCreateTime())},
+		{"etag", i.GetEtag()},
 	})
 }
 
 func (a *app) createIssuer() *cobra.Command {
-	acme := &ordersv1.AcmeIssuer{}
-	i := &ordersv1.Issuer{Kind: "acme", Acme: acme}
-	var trust, issued string
-	var limits func() ([]*ordersv1.IssuerLimit, error)
-	cmd := a.verb("create NAME", "Add a CA that speaks ACME (RFC 8555)", 1, func(ctx context.Context, c *client, args []string) (err error) {
-		if acme.GetDirectoryUrl() == "" {
-			return usage("--directory-url is missing")
+	in := issuerFlags{acme: &ordersv1.AcmeIssuer{}}
+	i := &ordersv1.Issuer{Kind: "acme", Acme: in.acme}
+	var preset string
+	cmd := a.verb("create NAME", "Add a CA that speaks ACME (RFC 8555)", 1, func(ctx context.Context, c *client, args []string) error {
+		if in.acme.GetDirectoryUrl() == "" && preset == "" {
+			return usage("--directory-url or --preset is missing; certwright issuers presets lists the CAs that are known by name")
 		}
-		if acme.TrustRootsPem, err = textFile(trust); err != nil {
-			return err
-		}
-		if acme.IssuedRootsPem, err = textFile(issued); err != nil {
-			return err
-		}
-		if acme.Limits, err = limits(); err != nil {
+		if err := in.read(a); err != nil {
 			return err
 		}
 		i.DisplayName = args[0]
 		made := &ordersv1.Issuer{}
-		if err := c.call(ctx, http.MethodPost, "/v1/issuers", nil, &ordersv1.CreateIssuerRequest{RequestId: a.requestID(), Issuer: i}, made); err != nil {
+		if err := c.call(ctx, http.MethodPost, "/v1/issuers", nil, &ordersv1.CreateIssuerRequest{RequestId: a.requestID(), Issuer: i, Preset: preset}, made); err != nil {
 			return err
 		}
 		return a.showIssuer(made)
 	})
-	cmd.Example = "  certwright issuers create letsencrypt --directory-url https://acme-v02.api.letsencrypt.org/directory --contact pki@example.org --agree-terms"
+	cmd.Example = `  certwright issuers create letsencrypt --preset letsencrypt --contact pki@example.org --agree-terms
+  certwright issuers create internal --directory-url https://ca.example.org/acme/acme/directory --trust-roots root.pem`
+	in.add(cmd)
 	f := cmd.Flags()
-	f.StringVar(&acme.DirectoryUrl, "directory-url", "", "`URL` of the CA's directory")
-	f.StringVar(&trust, "trust-roots", "", "PEM `file` of the roots that the CA's server is verified with; default: the system's")
-	f.StringVar(&issued, "issued-roots", "", "PEM `file` of the roots that issued chains must end in")
-	f.StringArrayVar(&acme.Contacts, "contact", nil, "mail `address` for the CA; may be repeated")
-	f.BoolVar(&acme.TermsAgreed, "agree-terms", false, "the CA's terms of service were read and are agreed to")
-	f.StringVar(&acme.Profile, "profile", "", "`profile` of certificates that name none")
-	f.StringVar(&acme.AccountKeyAlgorithm, "account-key", "", "`algorithm` of the account's key (default ECDSA_P256)")
+	f.StringVar(&preset, "preset", "", "`name` of a CA that is known, see certwright issuers presets")
+	f.StringVar(&in.acme.DirectoryUrl, "directory-url", "", "`URL` of the CA's directory")
+	f.StringVar(&in.acme.AccountKeyAlgorithm, "account-key", "", "`algorithm` of the account's key (default ECDSA_P256)")
 	f.StringVar(&i.Team, "team", "", "`team` that it belongs to; default: the token's")
 	complete(cmd, "account-key", keyAlgorithms...)
-	limits = limitFlags(cmd)
+	complete(cmd, "preset", "letsencrypt", "letsencrypt-staging", "zerossl", "google", "google-staging", "buypass", "sslcom", "step-ca")
 	return cmd
-}
-
-func (a *app) accounts() *cobra.Command {
-	type c = *ordersv1.Account
-	l := listing[*ordersv1.ListAccountsResponse, c]{
-		path: "/v1/accounts", items: (*ordersv1.ListAccountsResponse).GetAccounts,
-		columns: []column[c]{
-			{"ID", c.GetId},
-			{"ISSUER", c.GetIssuerId},
-			{"STATE", c.GetState},
-			{"CONTACTS", func(c c) string { return list(c.GetContacts()) }},
-			{"URL", c.GetUrl},
-			{"PROBLEM", func(c c) string { return why(c.GetProblem()) }},
-		},
-	}
-	return group("accounts", "Look at the accounts at CAs", l.command(a, "List ACME accounts"))
 }
