@@ -125,6 +125,7 @@ func (a *App) ActivateAccount(ctx context.Context, accID string) (docstore.Doc[A
 		x.State, x.URL, x.Problem, x.Retries = AccountRegistering, "", nil, 0
 		x.Key, x.Thumbprint, x.KeyAt = key, thumbprint, a.Clock.Now()
 		x.NextKey, x.NextThumbprint = seal.Sealed{}, ""
+		x.SpareKey, x.SpareThumbprint = seal.Sealed{}, ""
 		return nil, nil
 	})
 }

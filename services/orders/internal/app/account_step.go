@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -51,6 +52,7 @@ func (a *App) rotate(ctx context.Context, issuer docstore.Doc[domain.Issuer], do
 		a.lay(d.Thumbprint)
 		d.Key, d.Thumbprint, d.KeyAt = d.NextKey, d.NextThumbprint, a.Clock.Now()
 		d.NextKey, d.NextThumbprint = seal.Sealed{}, ""
+		d.SpareKey, d.SpareThumbprint = seal.Sealed{}, ""
 	})
 }
 
@@ -72,8 +74,8 @@ func (a *App) accountCall(
 	if err == nil {
 		return accountDone(doc.Body, done), nil
 	}
-	f := failureOf(err)
-	if f == nil || stopping(ctx) {
+	var f *domain.Failure
+	if !errors.As(err, &f) || stopping(ctx) { // a lease that ended says nothing about the CA
 		return worker.Result[Account]{}, err
 	}
 	return a.accountTrouble(doc.Body, f), nil
@@ -110,6 +112,11 @@ func (a *App) accountTrouble(seen Account, f *domain.Failure) worker.Result[Acco
 			doc.WorkAt = a.Clock.Now().Add(max(domain.Backoff(x.Retries), f.RetryAfter))
 			return nil, nil
 		case changing:
+			if x.SpareThumbprint == x.NextThumbprint { // it was asked about before
+				x.SpareKey, x.SpareThumbprint = seal.Sealed{}, ""
+			} else {
+				x.SpareKey, x.SpareThumbprint = x.NextKey, x.NextThumbprint
+			}
 			x.NextKey, x.NextThumbprint = seal.Sealed{}, ""
 			x.Problem.Retrying = false
 		case x.State == AccountDeactivating:

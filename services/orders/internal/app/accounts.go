@@ -36,18 +36,22 @@ const (
 // Account is an ACME account. Its key is stored sealed before the CA hears of it, so that a crash never makes a second account, and so is the key that
 // is to follow it, so that none is lost whose change the CA has carried out.
 type Account struct {
-	IssuerID       string          `bson:"issuer_id"`
-	State          AccountState    `bson:"state"`
-	URL            string          `bson:"url"`
-	Contacts       []string        `bson:"contacts"` // as the CA was told
-	Key            seal.Sealed     `bson:"key"`      // PKCS#8
-	Thumbprint     string          `bson:"thumbprint"`
-	NextKey        seal.Sealed     `bson:"next_key"` // PKCS#8; set while the key is being changed
-	NextThumbprint string          `bson:"next_thumbprint"`
-	KeyAt          time.Time       `bson:"key_at"` // when Key took over; zero for the first
-	Asked          int64           `bson:"asked"`  // grows whenever the worker is asked to look
-	Retries        int             `bson:"retries"`
-	Problem        *domain.Problem `bson:"problem"`
+	IssuerID       string       `bson:"issuer_id"`
+	State          AccountState `bson:"state"`
+	URL            string       `bson:"url"`
+	Contacts       []string     `bson:"contacts"` // as the CA was told
+	Key            seal.Sealed  `bson:"key"`      // PKCS#8
+	Thumbprint     string       `bson:"thumbprint"`
+	NextKey        seal.Sealed  `bson:"next_key"` // PKCS#8; set while the key is being changed
+	NextThumbprint string       `bson:"next_thumbprint"`
+	// SpareKey is the next key of a change that was given up. A request that was late may have changed it after all: it is asked about when the CA refuses Key.
+	SpareKey        seal.Sealed `bson:"spare_key"`
+	SpareThumbprint string      `bson:"spare_thumbprint"`
+
+	KeyAt   time.Time       `bson:"key_at"` // when Key took over; zero for the first
+	Asked   int64           `bson:"asked"`  // grows whenever the worker is asked to look
+	Retries int             `bson:"retries"`
+	Problem *domain.Problem `bson:"problem"`
 }
 
 // usable says why nothing can be asked of a CA by the account; nil when it can.
@@ -129,7 +133,16 @@ func (a *App) reconsider(ctx context.Context, f *domain.Failure, acc acme.Accoun
 	if f.Problem.Retrying || (!strings.HasSuffix(f.Problem.Type, ":unauthorized") && !strings.HasSuffix(f.Problem.Type, ":malformed")) {
 		return nil
 	}
-	d, err := a.Accounts.Get(ctx, acc.ID)
+	d, err := a.Accounts.Change(ctx, acc.ID, func(d *docstore.Doc[Account]) ([]outbox.Fact, error) {
+		x := &d.Body
+		if x.State != AccountValid || x.NextThumbprint != "" || x.Thumbprint != acc.Thumbprint || x.SpareThumbprint == "" {
+			return nil, outbox.ErrUnchanged
+		}
+		x.NextKey, x.NextThumbprint, x.Retries = x.SpareKey, x.SpareThumbprint, changeTries
+		x.Asked++
+		d.WorkAt = a.Clock.Now()
+		return nil, nil
+	})
 	if err == nil && (d.Body.NextThumbprint != "" || d.Body.Thumbprint != acc.Thumbprint) && d.Body.State == AccountValid {
 		*f = *keyChanging(acc.ID)
 	}

@@ -2,7 +2,6 @@ package app_test
 
 import (
 	"encoding/base64"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -31,8 +30,8 @@ func TestAnIssuerIsEdited(t *testing.T) {
 	require.NoError(t, err)
 	plain, err := base64.RawURLEncoding.DecodeString(goodKey)
 	require.NoError(t, err)
-	require.NotContains(t, fmt.Sprintf("%s", stored), goodKey)
-	require.NotContains(t, fmt.Sprintf("%s", stored), string(plain))
+	require.NotContains(t, string(stored), goodKey)
+	require.NotContains(t, string(stored), string(plain))
 
 	update := func(i *ordersv1.Issuer, etag string, paths ...string) (*ordersv1.Issuer, error) {
 		r := &ordersv1.UpdateIssuerRequest{Id: "zero", Issuer: i, Etag: etag}
