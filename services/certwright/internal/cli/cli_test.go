@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	inventoryv1 "github.com/certwright/certwright/api/certwright/inventory/v1"
@@ -478,6 +479,28 @@ func TestARequestSaysEverythingThatWasAsked(t *testing.T) {
 		},
 	}}
 	require.True(t, proto.Equal(want, got), got.String())
+}
+
+func TestAnIssuersUpdateNamesWhatWasGivenAndNothingElse(t *testing.T) {
+	e := newEdge(t)
+	e.on("GET /v1/issuers", &ordersv1.ListIssuersResponse{Issuers: []*ordersv1.Issuer{{Id: "iss_1", DisplayName: "zero"}}})
+	e.on("PATCH /v1/issuers/iss_1", &ordersv1.Issuer{Id: "iss_1"})
+	u := newUser(t, e)
+	u.o.In = strings.NewReader("hmac-key\n")
+	require.Equal(t, ExitOK, u.run("issuers", "update", "zero", "--agree-terms", "--preferred-chain", "", "--eab-key-id", "kid", "--eab-hmac-file", "-", "--etag", "3"), u.err.String())
+	got := &ordersv1.UpdateIssuerRequest{}
+	e.body(t, "PATCH /v1/issuers/iss_1", got)
+	require.True(t, proto.Equal(&ordersv1.UpdateIssuerRequest{
+		Etag: "3", UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"acme.external_account", "acme.preferred_chain", "acme.terms_agreed"}},
+		Issuer: &ordersv1.Issuer{Acme: &ordersv1.AcmeIssuer{TermsAgreed: true, ExternalAccount: &ordersv1.ExternalAccount{KeyId: "kid", HmacKey: "hmac-key"}}},
+	}, got), got.String())
+	require.NotContains(t, u.out.String()+u.err.String(), "hmac-key")
+	require.Equal(t, ExitUsage, u.run("issuers", "update", "zero"))
+	require.Contains(t, u.err.String(), "nothing to change")
+	require.Equal(t, ExitUsage, u.run("issuers", "update", "zero", "--eab-key-id", "kid"))
+	require.Contains(t, u.err.String(), "belong together")
+	require.Equal(t, ExitUsage, u.run("issuers", "create", "x"))
+	require.Contains(t, u.err.String(), "issuers presets")
 }
 
 func TestARequestWithoutAnIssuerTakesTheOnlyOne(t *testing.T) {
