@@ -252,9 +252,9 @@ func TestTheCAIsReachedThroughTheIssuersProxy(t *testing.T) {
 		through++
 		to, err := (&net.Dialer{}).DialContext(r.Context(), "tcp", r.Host)
 		require.NoError(t, err)
-		w.WriteHeader(http.StatusOK)
 		from, _, err := http.NewResponseController(w).Hijack()
 		require.NoError(t, err)
+		_, _ = io.WriteString(from, "HTTP/1.1 200 OK\r\n\r\n")
 		go func() { _, _ = io.Copy(to, from); _ = to.Close() }()
 		_, _ = io.Copy(from, to)
 		_ = from.Close()
