@@ -482,7 +482,6 @@ func TestTheAccountThatARouteNamesWritesWhereAnAliasLeads(t *testing.T) {
 	require.Equal(t, named.GetId(), choice.GetAccountId())
 	m := &challengeeventsv1.RecordWanted{ChallengeId: "chl_1", Fqdn: "target.example.org", Value: "v", DnsAccountId: named.GetId()}
 	b.tell(m)
-	b.tell(m)
 	there := &dnseventsv1.RecordPresented{ChallengeId: "chl_1", Fqdn: "target.example.org", Value: "v"}
 	b.expect(there)
 	require.Equal(t, []string{"v"}, b.zone.at("target.example.org"))
