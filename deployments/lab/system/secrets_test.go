@@ -37,6 +37,7 @@ import (
 	inventoryv1 "github.com/certwright/certwright/api/certwright/inventory/v1"
 	keysv1 "github.com/certwright/certwright/api/certwright/keys/v1"
 	notificationsv1 "github.com/certwright/certwright/api/certwright/notifications/v1"
+	ordersv1 "github.com/certwright/certwright/api/certwright/orders/v1"
 	typesv1 "github.com/certwright/certwright/api/certwright/types/v1"
 	"github.com/certwright/certwright/deployments/lab/client"
 	"github.com/certwright/certwright/deployments/lab/labtest"
@@ -421,6 +422,21 @@ func (r *secretRun) connect(ctx context.Context) {
 	_, err := r.DNSAccount(ctx, "lab DNS")
 	require.NoError(t, err)
 	r.addText("the TSIG secret", r.Key.Secret, unbase64(t, r.Key.Secret))
+	// Of a zone that nobody orders for, so that nobody asks the real services.
+	for provider, a := range map[string]*dnsv1.DNSAccount{
+		"cloudflare": {Cloudflare: &dnsv1.Cloudflare{ApiToken: "cloudflare-token-8Yt3Lw0Qm2"}},
+		"route53":    {Route53: &dnsv1.Route53{AccessKeyId: "AKIA0123456789ABCDEF", SecretAccessKey: "route53-secret-9Kd2Vb6Xz1"}},
+		"azure": {Azure: &dnsv1.Azure{
+			SubscriptionId: "00000000-0000-0000-0000-000000000001", ResourceGroup: "dns", Authentication: "service_principal",
+			TenantId: "00000000-0000-0000-0000-000000000002", ClientId: "00000000-0000-0000-0000-000000000003", ClientSecret: "azure-secret-4Rn7Hc5Pj8",
+		}},
+		"godaddy": {Godaddy: &dnsv1.GoDaddy{ApiKey: "godaddy-key", ApiSecret: "godaddy-secret-6Tf1Ws3Gb9"}},
+	} {
+		a.DisplayName, a.Provider, a.Zones = provider, provider, []string{provider + ".invalid"}
+		require.NoError(t, r.Call(ctx, http.MethodPost, "/v1/dnsAccounts", &dnsv1.CreateDNSAccountRequest{RequestId: provider, DnsAccount: a}, &dnsv1.DNSAccount{}))
+		r.addText("the credential of "+provider, a.GetCloudflare().GetApiToken()+a.GetRoute53().GetSecretAccessKey()+a.GetAzure().GetClientSecret()+a.GetGodaddy().GetApiSecret())
+	}
+	r.external(ctx)
 	target, err := r.Target(ctx, "web server")
 	require.NoError(t, err)
 	r.target = target.GetId()
@@ -459,6 +475,34 @@ func (r *secretRun) connect(ctx context.Context) {
 	require.NoError(t, err)
 	require.NoError(t, ci.Call(ctx, http.MethodGet, "/v1/certificates", nil, nil))
 	require.Error(t, ci.Call(ctx, http.MethodGet, "/v1/tokens", nil, nil))
+}
+
+// external makes an issuer that is bound to an external account which the CA does not know, and lets an order try it.
+func (r *secretRun) external(ctx context.Context) {
+	r.t.Helper()
+	hmac := []byte("an HMAC key of 32 bytes, no more")
+	key := base64.RawURLEncoding.EncodeToString(hmac)
+	bound := &ordersv1.Issuer{}
+	require.NoError(r.t, r.Call(ctx, http.MethodPost, "/v1/issuers", &ordersv1.CreateIssuerRequest{RequestId: "bound", Issuer: &ordersv1.Issuer{
+		DisplayName: "bound", Kind: "acme", Acme: &ordersv1.AcmeIssuer{
+			DirectoryUrl: r.CA.DirectoryURL(), TrustRootsPem: string(r.CA.TLSRootPEM()), TermsAgreed: true,
+			ExternalAccount: &ordersv1.ExternalAccount{KeyId: "kid-1", HmacKey: key},
+		},
+	}}, bound))
+	require.Empty(r.t, bound.GetAcme().GetExternalAccount().GetHmacKey())
+	r.addText("the HMAC key", key, hmac)
+	made, err := r.Request(ctx, bound.GetId(), "http-01", nil, "bound.shop.test")
+	require.NoError(r.t, err)
+	until(ctx, r.t, func() string {
+		o, err := r.Order(ctx, made.GetIntent().GetOrderId())
+		if err != nil {
+			return err.Error()
+		}
+		if o.GetState() == "failed" || o.GetState() == "issued" || o.GetBlocked() != nil {
+			return ""
+		}
+		return o.GetState()
+	})
 }
 
 func (r *secretRun) mailChannel(user, password string) *notificationsv1.CreateChannelRequest {
@@ -585,7 +629,7 @@ func (r *secretRun) atRest(ctx context.Context, data string) {
 	require.NoError(t, store.Ensure(ctx, docstore.Spec{Name: "accounts"}))
 	page, err := store.Find(ctx, "accounts", docstore.Query{Limit: 100})
 	require.NoError(t, err)
-	require.Len(t, page.Docs, 1)
+	require.Len(t, page.Docs, 2)
 	for _, raw := range page.Docs {
 		var doc docstore.Doc[struct {
 			Key seal.Sealed `bson:"key"`

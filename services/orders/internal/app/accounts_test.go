@@ -101,8 +101,6 @@ func TestAKeyChangeWhoseAnswerIsLostIsFoundOut(t *testing.T) {
 
 func TestACrashRightAfterTheCAChangedTheKeyLosesNoAccount(t *testing.T) {
 	u := registered(t)
-	_, err := u.now.app.RotateKey(t.Context(), accountID)
-	require.NoError(t, err)
 	died := make(chan struct{})
 	u.ca.changed = func(err error) error {
 		u.ca.changed = nil
@@ -110,6 +108,8 @@ func TestACrashRightAfterTheCAChangedTheKeyLosesNoAccount(t *testing.T) {
 		close(died)
 		return err
 	}
+	_, err := u.now.app.RotateKey(t.Context(), accountID)
+	require.NoError(t, err)
 	for over := false; !over; {
 		select {
 		case <-died:
@@ -118,8 +118,12 @@ func TestACrashRightAfterTheCAChangedTheKeyLosesNoAccount(t *testing.T) {
 			u.pass()
 		}
 	}
+	raw, err := u.memory.Get(t.Context(), "accounts", accountID) // past the process that is dead
+	require.NoError(t, err)
+	stored, err := docstore.Decode[app.Account](raw)
+	require.NoError(t, err)
+	require.NotEqual(t, stored.Body.Thumbprint, u.ca.accountKey, "the CA has the new key and the store the old one")
 	u.crash()
-	require.NotEqual(t, u.account(t).Thumbprint, u.ca.accountKey, "the CA has the new key and the store the old one")
 	require.Equal(t, u.until(t, settledKey).Thumbprint, u.ca.accountKey)
 	require.Equal(t, 1, u.ca.keyChanges)
 	require.Equal(t, domain.Issued, u.issue(t, 2).State)
@@ -199,7 +203,7 @@ func TestAnAnswerMadeWithTheOldKeyIsNotSent(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, domain.Issued, d.Body.State)
 	require.Equal(t, "ACCOUNT_KEY_CHANGED", d.Body.Attempts[0].Problem.Reason)
-	require.Len(t, d.Body.Attempts, 2)
+	require.Equal(t, domain.AttemptDone, d.Body.Attempts[len(d.Body.Attempts)-1].State) // the second, unless time went by before an answer was written
 }
 
 func TestADeactivatedAccountOrdersNothingUntilItIsActivated(t *testing.T) {
