@@ -1,6 +1,7 @@
 package system_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ import (
 	"github.com/certwright/certwright/deployments/lab/webhook"
 	"github.com/certwright/certwright/services/certwright"
 	"github.com/certwright/certwright/services/deployer"
+	"github.com/certwright/certwright/shared/testkit"
 )
 
 // account creates a DNS account for a zone on a server.
@@ -239,12 +241,12 @@ func TestANameServerThatRefusesTheKey(t *testing.T) {
 	}
 }
 
-// mount mounts on dir until the test ends, or skips it where root may not mount.
+// mount mounts on dir until the test ends. It needs the capability SYS_ADMIN (see testkit.Missing).
 func mount(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "mount", append(args, dir)...).CombinedOutput() //nolint:gosec // the test's own words
 	if err != nil {
-		t.Skipf("root writes everywhere, and a read-only file system cannot be mounted here: %s", out)
+		testkit.Missing(t, "the capability SYS_ADMIN is missing: root writes everywhere but on a read-only file system, which cannot be mounted here (%s); run the test as another user, or where root may mount", bytes.TrimSpace(out))
 	}
 	t.Cleanup(func() { _ = exec.Command("umount", dir).Run() }) //nolint:gosec,noctx // the test's context has ended
 }

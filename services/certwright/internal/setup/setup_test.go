@@ -18,6 +18,7 @@ import (
 	"github.com/certwright/certwright/shared/errs"
 	"github.com/certwright/certwright/shared/rpc"
 	"github.com/certwright/certwright/shared/secret"
+	"github.com/certwright/certwright/shared/testkit"
 )
 
 var now = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
@@ -88,7 +89,7 @@ func TestEverythingIsMadeOnceAndForItsOwnerAlone(t *testing.T) {
 
 func TestTheServicesMayEnterWhatRootMadeForThem(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root makes files for others")
+		testkit.Missing(t, "root is missing: only root makes files for other users; run the test as root")
 	}
 	o := Options{Dir: filepath.Join(t.TempDir(), "made"), Form: FormHosts, Now: time.Now(), Owner: "12345:12345"}
 	_, err := Run(o)
