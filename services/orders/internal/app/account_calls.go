@@ -47,19 +47,24 @@ func (a *App) findAccount(ctx context.Context, accID string) (docstore.Doc[Accou
 	return d, visible(ctx, d.Team, "account", accID)
 }
 
-// RotateKey stores the key that is to follow; the worker has the CA change it. While it does, another call changes nothing.
-func (a *App) RotateKey(ctx context.Context, accID string) (docstore.Doc[Account], error) {
+// freshKey makes another key for an account that the caller may see.
+func (a *App) freshKey(ctx context.Context, accID string) (seal.Sealed, string, error) {
 	d, err := a.findAccount(ctx, accID)
 	if err != nil {
-		return d, err
+		return seal.Sealed{}, "", err
 	}
 	issuer, err := a.Issuers.Get(ctx, d.Body.IssuerID)
 	if err != nil {
-		return d, err
+		return seal.Sealed{}, "", err
 	}
-	key, thumbprint, err := a.sealedKey(ctx, issuer.Body.AccountKeyAlgorithm, accID)
+	return a.sealedKey(ctx, issuer.Body.AccountKeyAlgorithm, accID)
+}
+
+// RotateKey stores the key that is to follow; the worker has the CA change it. While it does, another call changes nothing.
+func (a *App) RotateKey(ctx context.Context, accID string) (docstore.Doc[Account], error) {
+	key, thumbprint, err := a.freshKey(ctx, accID)
 	if err != nil {
-		return d, err
+		return docstore.Doc[Account]{}, err
 	}
 	return a.Accounts.Change(ctx, accID, func(d *docstore.Doc[Account]) ([]outbox.Fact, error) {
 		x := &d.Body
@@ -101,17 +106,9 @@ func (a *App) DeactivateAccount(ctx context.Context, accID string) (docstore.Doc
 
 // ActivateAccount lets the next order register a new account, with a new key: no CA takes a deactivated one back.
 func (a *App) ActivateAccount(ctx context.Context, accID string) (docstore.Doc[Account], error) {
-	d, err := a.findAccount(ctx, accID)
+	key, thumbprint, err := a.freshKey(ctx, accID)
 	if err != nil {
-		return d, err
-	}
-	issuer, err := a.Issuers.Get(ctx, d.Body.IssuerID)
-	if err != nil {
-		return d, err
-	}
-	key, thumbprint, err := a.sealedKey(ctx, issuer.Body.AccountKeyAlgorithm, accID)
-	if err != nil {
-		return d, err
+		return docstore.Doc[Account]{}, err
 	}
 	return a.Accounts.Change(ctx, accID, func(d *docstore.Doc[Account]) ([]outbox.Fact, error) {
 		x := &d.Body
